@@ -1,0 +1,1 @@
+//! Weights as ASTC textures: block codec, reference decoder, texture layout.

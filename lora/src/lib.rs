@@ -1,0 +1,1 @@
+//! Truncated SVD, recovery adapters and PEFT files.

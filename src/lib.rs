@@ -1,0 +1,1 @@
+//! Model compression: checkpoints in, 2-bit or texture-coded folders out.

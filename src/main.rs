@@ -1,0 +1,2 @@
+//! The `compress-model` command.
+fn main() {}
