@@ -1,0 +1,84 @@
+//! The model's `config.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, IoContext, Result};
+
+/// A parsed `config.json`, kept whole so that it can be written back unchanged.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    path: PathBuf,
+    json: Value,
+}
+
+/// Largest `config.json` read.
+const MAX_CONFIG_LEN: u64 = 16 << 20;
+
+impl ModelConfig {
+    /// Reads `config.json` in `folder`; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Checkpoint`] if it is not a JSON object.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join("config.json");
+        let len = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).at("read", &path),
+        };
+        if len > MAX_CONFIG_LEN {
+            return Err(Error::checkpoint(path, format!("{len} bytes is no model configuration")));
+        }
+        let text = std::fs::read(&path).at("read", &path)?;
+        let json: Value = serde_json::from_slice(&text)
+            .map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}")))?;
+        if !json.is_object() {
+            return Err(Error::checkpoint(&path, "not a JSON object"));
+        }
+        Ok(Some(Self { path, json }))
+    }
+
+    /// Where it was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole configuration.
+    #[must_use]
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// `model_type`, or "unknown".
+    #[must_use]
+    pub fn model_type(&self) -> &str {
+        self.json.get("model_type").and_then(Value::as_str).unwrap_or("unknown")
+    }
+
+    /// Whether the output projection shares the token embedding's weights. An absent key means
+    /// false, but for the Gemma family, whose configurations leave it out and tie.
+    #[must_use]
+    pub fn ties_embeddings(&self) -> bool {
+        let text = self.json.get("text_config").unwrap_or(&Value::Null);
+        self.json
+            .get("tie_word_embeddings")
+            .or_else(|| text.get("tie_word_embeddings"))
+            .and_then(Value::as_bool)
+            .unwrap_or_else(|| self.model_type().starts_with("gemma"))
+    }
+
+    /// The method that quantised this checkpoint already, if one did.
+    #[must_use]
+    pub fn quantised_by(&self) -> Option<String> {
+        let quantisation =
+            self.json.get("quantization_config").or_else(|| self.json.get("quantization"))?;
+        if quantisation.is_null() {
+            return None;
+        }
+        let method = quantisation.get("quant_method").and_then(Value::as_str);
+        Some(method.unwrap_or("an unnamed method").to_owned())
+    }
+}

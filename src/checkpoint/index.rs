@@ -1,0 +1,162 @@
+//! Which files hold the weights: one file, or shards listed by `model.safetensors.index.json`.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Checkpoint, INDEX_FILE, SINGLE_FILE};
+use crate::error::{Error, IoContext, Result};
+
+/// Largest index read: some 300,000 tensors.
+const MAX_INDEX_LEN: u64 = 64 << 20;
+
+/// The weight files of a folder.
+pub(super) struct Shards {
+    /// File names, sorted.
+    pub(super) names: Vec<String>,
+    /// Tensor name to file name, if there is an index.
+    pub(super) weight_map: Option<BTreeMap<String, String>>,
+    /// The index's own count of bytes.
+    pub(super) total_size: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    #[serde(default)]
+    metadata: RawMetadata,
+    weight_map: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+struct RawMetadata {
+    total_size: Option<serde_json::Number>,
+}
+
+pub(super) fn find_shards(folder: &Path) -> Result<Shards> {
+    let index_path = folder.join(INDEX_FILE);
+    let single = folder.join(SINGLE_FILE);
+    if !index_path.exists() {
+        if !single.exists() {
+            return Err(Error::checkpoint(folder, missing_weights(folder)));
+        }
+        return Ok(Shards {
+            names: vec![SINGLE_FILE.to_owned()],
+            weight_map: None,
+            total_size: None,
+        });
+    }
+    let index = read_index(folder, &index_path)?;
+    let mut names: Vec<String> = index.weight_map.values().cloned().collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in &names {
+        let tensor = || index.weight_map.iter().find(|(_, file)| *file == name).map(|(t, _)| t);
+        if !is_plain_file_name(name) {
+            return Err(Error::checkpoint(
+                &index_path,
+                format!("tensor {:?} points outside the folder: {name:?}", tensor()),
+            ));
+        }
+        if !folder.join(name).exists() {
+            return Err(Error::checkpoint(
+                folder.join(name),
+                format!("missing shard, wanted by {INDEX_FILE} for tensor {:?}", tensor()),
+            ));
+        }
+    }
+    if single.exists() && !names.iter().any(|name| name == SINGLE_FILE) {
+        return Err(Error::checkpoint(
+            folder,
+            format!("holds both {SINGLE_FILE} and an index that does not list it; remove one"),
+        ));
+    }
+    let total_size = index.metadata.total_size.and_then(|n| n.as_u64());
+    Ok(Shards { names, weight_map: Some(index.weight_map), total_size })
+}
+
+fn read_index(folder: &Path, path: &Path) -> Result<RawIndex> {
+    check_contained(folder, path)?;
+    let len = std::fs::metadata(path).at("read", path)?.len();
+    if len > MAX_INDEX_LEN {
+        return Err(Error::checkpoint(path, format!("{len} bytes is too large for a shard index")));
+    }
+    let text = std::fs::read(path).at("read", path)?;
+    let index: RawIndex = serde_json::from_slice(&text)
+        .map_err(|e| Error::checkpoint(path, format!("not a valid shard index: {e}")))?;
+    if index.weight_map.is_empty() {
+        return Err(Error::checkpoint(path, "weight_map is empty"));
+    }
+    Ok(index)
+}
+
+fn missing_weights(folder: &Path) -> String {
+    let other = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.safetensors"]
+        .into_iter()
+        .find(|name| folder.join(name).exists());
+    match other {
+        Some(name) => format!(
+            "has {name} but neither {SINGLE_FILE} nor {INDEX_FILE}; convert it to safetensors first"
+        ),
+        None => format!("has neither {SINGLE_FILE} nor {INDEX_FILE}"),
+    }
+}
+
+fn is_plain_file_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
+}
+
+/// Refuses a file that a symbolic link puts outside the checkpoint. The Hugging Face cache is the
+/// one exception: its `snapshots/<revision>/` folders link to `../../blobs/`.
+pub(super) fn check_contained(folder: &Path, path: &Path) -> Result<()> {
+    let folder = folder.canonicalize().at("resolve", folder)?;
+    let target = path.canonicalize().at("resolve", path)?;
+    let inside = target.starts_with(&folder) || cache_blobs(&folder).is_some_and(|b| target.starts_with(b));
+    if inside && target.is_file() {
+        return Ok(());
+    }
+    let why = if inside {
+        "is not a regular file".to_owned()
+    } else {
+        format!("links outside the checkpoint, to {}", target.display())
+    };
+    Err(Error::checkpoint(path, why))
+}
+
+fn cache_blobs(folder: &Path) -> Option<PathBuf> {
+    let snapshots = folder.parent()?;
+    if snapshots.file_name()? != "snapshots" {
+        return None;
+    }
+    Some(snapshots.parent()?.join("blobs"))
+}
+
+/// Checks that the index and the shards name the same tensors in the same files.
+pub(super) fn check_against_files(
+    folder: &Path,
+    weight_map: &BTreeMap<String, String>,
+    names: &[String],
+    checkpoint: &Checkpoint,
+) -> Result<()> {
+    let index_path = folder.join(INDEX_FILE);
+    let tensors = checkpoint.by_name();
+    for (name, file) in weight_map {
+        let found = tensors.get(name.as_str()).map(|t| names[t.file].as_str());
+        if found != Some(file) {
+            let why = match found {
+                None => format!("{INDEX_FILE} puts it here, but the shard lacks it"),
+                Some(other) => format!("{INDEX_FILE} puts it here, but it is in {other}"),
+            };
+            return Err(Error::tensor(folder.join(file), name, why));
+        }
+    }
+    match tensors.values().find(|t| !weight_map.contains_key(&t.name)) {
+        None => Ok(()),
+        Some(t) => Err(Error::tensor(
+            checkpoint.file_of(t),
+            &t.name,
+            format!("is not listed in {}", index_path.display()),
+        )),
+    }
+}

@@ -1,0 +1,129 @@
+//! The one error type of the library, and the exit code each error ends the command with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::header::HeaderProblem;
+
+/// Result with the library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A safetensors file whose header cannot be trusted.
+    #[error("{}: {problem}", file.display())]
+    Header {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        problem: HeaderProblem,
+    },
+    /// The folder as a whole is not a usable checkpoint.
+    #[error("{}: {message}", folder.display())]
+    Checkpoint {
+        /// The checkpoint folder or the file in it.
+        folder: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// One tensor cannot be used as asked.
+    #[error("{}: tensor {tensor:?}: {message}", file.display())]
+    Tensor {
+        /// The file that holds the tensor.
+        file: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A recipe, preset or rule that cannot be applied.
+    #[error("recipe {origin}: {message}")]
+    Recipe {
+        /// The recipe file, preset or flag.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A request that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What was attempted, as a verb phrase.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The output is there already.
+    #[error("{}: already exists; pass --overwrite to replace it", path.display())]
+    OutputExists {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// The output would not fit on its disk.
+    #[error(
+        "{}: the output needs {needed} bytes but the disk has only {available} free",
+        path.display()
+    )]
+    DiskFull {
+        /// The folder that would hold the output.
+        path: PathBuf,
+        /// Bytes the plan asks for.
+        needed: u64,
+        /// Bytes the file system reports as free.
+        available: u64,
+    },
+    /// A check of a compressed folder failed; each entry is one finding.
+    #[error("verification failed:\n{}", failures.join("\n"))]
+    Verification {
+        /// One line a finding, with file and tensor.
+        failures: Vec<String>,
+    },
+}
+
+impl Error {
+    /// The command's exit code for this error: 2 usage, 3 invalid or unsupported input, 4 I/O,
+    /// 6 verification or accuracy gate failed.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Recipe { .. } => 2,
+            Self::Header { .. } | Self::Checkpoint { .. } | Self::Tensor { .. } => 3,
+            Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
+            Self::Verification { .. } => 6,
+        }
+    }
+
+    pub(crate) fn checkpoint(folder: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::Checkpoint { folder: folder.as_ref().to_path_buf(), message: message.into() }
+    }
+
+    pub(crate) fn tensor(
+        file: impl AsRef<Path>,
+        tensor: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::Tensor {
+            file: file.as_ref().to_path_buf(),
+            tensor: tensor.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Attaches path and action to an I/O error.
+pub(crate) trait IoContext<T> {
+    fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.as_ref().to_path_buf(), action, source })
+    }
+}
