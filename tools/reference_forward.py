@@ -187,7 +187,8 @@ class Llama:
 
 def token_windows(folder, text, count, length):
     """`count` windows of `length` tokens, spread evenly over the text."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # Read here: the library reports a missing file without its name.
+    tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
     ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids)
     if len(ids) < length:
         raise Unsupported(f"the text has {len(ids)} tokens, a window needs {length}")
