@@ -47,6 +47,9 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// Adapter files that cannot be written or read.
+    #[error(transparent)]
+    Adapter(#[from] compress_model_lora::Error),
     /// A request that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -95,6 +98,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Recipe { .. } => 2,
             Self::Header { .. } | Self::Checkpoint { .. } | Self::Tensor { .. } => 3,
+            Self::Adapter(_) => 3,
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
             Self::Verification { .. } => 6,
         }

@@ -1,7 +1,21 @@
 //! Model compression: checkpoints in, 2-bit or texture-coded folders out.
+//!
+//! The pipeline: open a [`checkpoint::Checkpoint`], choose a [`recipe::Recipe`], make a
+//! [`pipeline::Plan`], run [`pipeline::compress`], then [`pipeline::verify`] or
+//! [`pipeline::decompress`] what it wrote. The codecs themselves are in the crates
+//! `compress-model-qat` (2-bit grid, 4-bit groups), `compress-model-astc` (textures) and
+//! `compress-model-lora` (adapters).
 #![forbid(unsafe_code)]
 
+#[cfg(target_endian = "big")]
+compile_error!("weights are read in place as little-endian");
+
 pub mod checkpoint;
+#[doc(hidden)]
+pub mod cli;
+pub mod codec;
 pub mod error;
+pub mod pipeline;
+pub mod recipe;
 
 pub use error::{Error, Result};

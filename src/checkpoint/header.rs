@@ -123,7 +123,9 @@ pub enum HeaderProblem {
         bytes: u64,
     },
     /// A byte range past the end of the file.
-    #[error("tensor {tensor:?}: data ends at byte {end} of the data section, which has {data_len}; truncated file?")]
+    #[error(
+        "tensor {tensor:?}: data ends at byte {end} of the data section, which has {data_len}; truncated file?"
+    )]
     OutOfRange {
         /// Tensor name.
         tensor: String,
@@ -210,8 +212,7 @@ pub fn read(file: &File, path: &Path, file_len: u64) -> Result<Header> {
 /// # Errors
 /// The first [`HeaderProblem`] found.
 pub fn parse(json: &[u8], data_len: u64) -> Result<Header, HeaderProblem> {
-    let text =
-        std::str::from_utf8(json).map_err(|e| HeaderProblem::NotUtf8(e.valid_up_to()))?;
+    let text = std::str::from_utf8(json).map_err(|e| HeaderProblem::NotUtf8(e.valid_up_to()))?;
     let raw: RawHeader =
         serde_json::from_str(text).map_err(|e| HeaderProblem::NotJson(e.to_string()))?;
     let mut tensors =
@@ -219,11 +220,7 @@ pub fn parse(json: &[u8], data_len: u64) -> Result<Header, HeaderProblem> {
     check_unique(&tensors)?;
     tensors.sort_by(|a, b| (a.start, a.end, &a.name).cmp(&(b.start, b.end, &b.name)));
     check_ranges(&tensors, data_len)?;
-    Ok(Header {
-        metadata: raw.metadata,
-        tensors,
-        data_start: LENGTH_FIELD + json.len() as u64,
-    })
+    Ok(Header { metadata: raw.metadata, tensors, data_start: LENGTH_FIELD + json.len() as u64 })
 }
 
 fn check_entry((name, raw): (String, RawEntry)) -> Result<HeaderEntry, HeaderProblem> {
@@ -231,18 +228,16 @@ fn check_entry((name, raw): (String, RawEntry)) -> Result<HeaderEntry, HeaderPro
     if end < start {
         return Err(HeaderProblem::ReversedOffsets { tensor: name, start, end });
     }
-    let dtype = serde_json::from_value::<Dtype>(serde_json::Value::String(raw.dtype.clone()))
-        .map_err(|_| HeaderProblem::UnknownDtype {
-            tensor: name.clone(),
-            dtype: raw.dtype.clone(),
-        })?;
+    let dtype =
+        serde_json::from_value::<Dtype>(serde_json::Value::String(raw.dtype.clone())).map_err(
+            |_| HeaderProblem::UnknownDtype { tensor: name.clone(), dtype: raw.dtype.clone() },
+        )?;
     let bits = raw
         .shape
         .iter()
         .try_fold(1u64, |n, &d| n.checked_mul(d))
         .and_then(|n| n.checked_mul(dtype.bitsize() as u64));
-    let shape: Option<Vec<usize>> =
-        raw.shape.iter().map(|&d| usize::try_from(d).ok()).collect();
+    let shape: Option<Vec<usize>> = raw.shape.iter().map(|&d| usize::try_from(d).ok()).collect();
     match (bits, shape) {
         (Some(bits), Some(shape)) if bits % 8 == 0 && bits / 8 == end - start => {
             Ok(HeaderEntry { name, dtype, shape, start, end })

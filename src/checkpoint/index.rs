@@ -112,7 +112,8 @@ fn is_plain_file_name(name: &str) -> bool {
 pub(super) fn check_contained(folder: &Path, path: &Path) -> Result<()> {
     let folder = folder.canonicalize().at("resolve", folder)?;
     let target = path.canonicalize().at("resolve", path)?;
-    let inside = target.starts_with(&folder) || cache_blobs(&folder).is_some_and(|b| target.starts_with(b));
+    let inside =
+        target.starts_with(&folder) || cache_blobs(&folder).is_some_and(|b| target.starts_with(b));
     if inside && target.is_file() {
         return Ok(());
     }

@@ -30,6 +30,7 @@ use role::Role;
 pub use shard_writer::{OutputTensor, Placement, ShardLayout, ShardWriter};
 pub use sidecars::{copy_sidecars, find_sidecars};
 pub use staging::{Staging, check_output_path, disk_free};
+pub(crate) use staging::{write_file, write_json};
 
 /// Name of the weights file of an unsharded checkpoint.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -222,7 +223,10 @@ impl Checkpoint {
     /// # Panics
     /// If the range is not inside the tensor.
     pub fn read_bytes(&self, tensor: &Tensor, from: u64, buffer: &mut [u8]) -> Result<()> {
-        assert!(from + buffer.len() as u64 <= tensor.byte_len, "invariant: range inside the tensor");
+        assert!(
+            from + buffer.len() as u64 <= tensor.byte_len,
+            "invariant: range inside the tensor"
+        );
         let file = &self.files[tensor.file];
         read_exact_at(&file.file, buffer, tensor.offset + from).at("read", &file.path)
     }

@@ -58,7 +58,10 @@ impl Role {
         };
         let is_norm = {
             let module = module.to_ascii_lowercase();
-            module.contains("norm") || module.starts_with("ln_") || last == "gamma" || last == "beta"
+            module.contains("norm")
+                || module.starts_with("ln_")
+                || last == "gamma"
+                || last == "beta"
         };
         match shape.len() {
             1 if is_norm => Self::Norm,

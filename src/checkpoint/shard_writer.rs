@@ -88,12 +88,14 @@ impl ShardLayout {
             contents.last_mut().expect("invariant: starts with one").extend(group);
         }
         let count = contents.len();
-        let mut layout =
-            Self { shards: Vec::new(), placements: HashMap::new(), total_size: 0 };
+        let mut layout = Self { shards: Vec::new(), placements: HashMap::new(), total_size: 0 };
         for (i, mut tensors) in contents.into_iter().enumerate() {
             // Wide elements first keeps every tensor aligned to its element size.
             tensors.sort_by(|a, b| {
-                b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| order::natural(&a.name, &b.name))
+                b.dtype
+                    .bitsize()
+                    .cmp(&a.dtype.bitsize())
+                    .then_with(|| order::natural(&a.name, &b.name))
             });
             let name = if count == 1 {
                 SINGLE_FILE.to_owned()
@@ -256,7 +258,8 @@ mod tests {
         let writer = ShardWriter::create(folder.path(), layout.clone()).unwrap();
         for group in &groups {
             for t in group {
-                let bytes: Vec<u8> = (0..t.byte_len()).map(|i| i as u8 ^ t.name.as_bytes()[0]).collect();
+                let bytes: Vec<u8> =
+                    (0..t.byte_len()).map(|i| i as u8 ^ t.name.as_bytes()[0]).collect();
                 let (first, second) = bytes.split_at(bytes.len() / 2);
                 writer.write(&t.name, first.len() as u64, second).unwrap();
                 writer.write(&t.name, 0, first).unwrap();
@@ -277,7 +280,8 @@ mod tests {
         }
         assert_eq!(seen, file_bytes);
         let index: Value =
-            serde_json::from_slice(&std::fs::read(folder.path().join(INDEX_FILE)).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(folder.path().join(INDEX_FILE)).unwrap())
+                .unwrap();
         assert_eq!(index["metadata"]["total_size"], 15 + 6 + 8 + 7);
         assert_eq!(index["weight_map"].as_object().unwrap().len(), 4);
     }

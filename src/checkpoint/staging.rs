@@ -69,7 +69,7 @@ fn parent_of(path: &Path) -> PathBuf {
 pub fn disk_free(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
-        let stat = rustix::fs::statvfs(&parent_of(folder)).ok()?;
+        let stat = rustix::fs::statvfs(parent_of(folder)).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
     #[cfg(not(unix))]
@@ -94,8 +94,7 @@ impl Staging {
     /// [`Error::Io`] if it cannot be created.
     pub fn create(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let folder =
-            parent_of(target).join(format!(".{name}.partial-{}", std::process::id()));
+        let folder = parent_of(target).join(format!(".{name}.partial-{}", std::process::id()));
         fs::create_dir(&folder).at("create", &folder)?;
         Ok(Self { folder, target: target.to_path_buf() })
     }

@@ -1,0 +1,87 @@
+//! `compress-model compress`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::memory::peak_resident;
+use super::progress::Display;
+use super::recipe_args::RecipeArgs;
+use super::{Common, Failure, human_bytes, human_db, print_json, print_text};
+use crate::checkpoint::{Checkpoint, check_output_path};
+use crate::error::Error;
+use crate::pipeline::{CompressReport, Plan, compress};
+
+#[derive(Debug, Args)]
+pub(super) struct CompressArgs {
+    /// Checkpoint folder
+    model: PathBuf,
+    /// Output folder
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    run: CompressReport,
+    threads: usize,
+    peak_memory: Option<u64>,
+}
+
+pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    check_output_path(&args.output, &[&args.model], args.overwrite)?;
+    if checkpoint.config().is_none() {
+        let message = "has no config.json; compress takes whole model folders";
+        return Err(Error::checkpoint(&args.model, message).into());
+    }
+    for warning in checkpoint.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let threads = rayon::current_num_threads();
+    let plan = Plan::new(&checkpoint, args.recipe.recipe()?, args.recipe.max_shard_size, threads)?;
+    let display = Display::new(common);
+    let run = compress(&checkpoint, &plan, &args.output, common.seed, &display)?;
+    drop(display);
+    let report = Report { run, threads, peak_memory: peak_resident() };
+    if common.json { print_json(&report) } else { print_text(&render(&report)) }
+}
+
+fn render(report: &Report) -> String {
+    let run = &report.run;
+    let totals = &run.totals;
+    let worst = run
+        .worst
+        .as_ref()
+        .map_or(String::new(), |worst| format!(", worst {:.2} dB ({})", worst.sqnr_db, worst.name));
+    format!(
+        "{}: recipe {}, {} coded, {} kept, {} tied\n\
+         size       {} -> {} ({:.3} bits per weight; linear layers {:.3})\n\
+         SQNR       {}{worst}\n\
+         time       {:.1} s checking, {:.1} s compressing on {} thread{}\n\
+         memory     {} peak, {} planned\n",
+        run.output.display(),
+        run.recipe,
+        totals.coded,
+        totals.kept,
+        totals.tied,
+        human_bytes(totals.source_bytes),
+        human_bytes(totals.output_bytes),
+        totals.bits_per_weight,
+        totals.linear_bits_per_weight,
+        human_db(run.sqnr_db),
+        run.scan_seconds,
+        run.code_seconds,
+        report.threads,
+        if report.threads == 1 { "" } else { "s" },
+        report.peak_memory.map_or("unknown".to_owned(), human_bytes),
+        human_bytes(run.planned_peak_memory),
+    )
+}

@@ -1,0 +1,230 @@
+//! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
+
+mod compress;
+mod decompress;
+mod inspect;
+mod memory;
+mod plan;
+mod progress;
+mod recipe_args;
+mod table;
+mod verify;
+
+use std::io::{self, Write};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::error::{Error, Result};
+
+/// Exit code for a failure that no error type describes.
+const UNEXPECTED: u8 = 1;
+
+/// Compress Hugging Face checkpoints: 2-bit weights for devices, ASTC textures for servers.
+///
+/// Exit codes: 0 ok, 1 unexpected, 2 usage or recipe, 3 invalid or unsupported input, 4 I/O,
+/// 6 verification failed.
+#[derive(Debug, Parser)]
+#[command(name = "compress-model", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Flags of every subcommand.
+#[derive(Debug, Args)]
+struct Common {
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Threads to use [default: all cores]
+    #[arg(short = 't', long, global = true, value_name = "N", env = "COMPRESS_MODEL_THREADS")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// Seed of everything random; the same seed gives the same bytes
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Say what is going on; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// No progress and no warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the tensors of a checkpoint
+    Inspect(inspect::InspectArgs),
+    /// Show what each tensor would become, and write nothing
+    Plan(plan::PlanArgs),
+    /// Compress a checkpoint into an output folder
+    Compress(compress::CompressArgs),
+    /// Turn an output folder back into a plain checkpoint
+    Decompress(decompress::DecompressArgs),
+    /// Check an output folder: files, hashes, manifest, SQNR
+    Verify(verify::VerifyArgs),
+}
+
+/// Runs the command with the process's arguments and returns its exit code.
+#[must_use]
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return u8::try_from(e.exit_code()).unwrap_or(UNEXPECTED);
+        }
+    };
+    start_logging(&cli.common);
+    match run(&cli) {
+        Ok(()) => 0,
+        Err(Failure::Library(e)) => {
+            eprintln!("compress-model: error: {e}");
+            e.exit_code()
+        }
+        // The reader of our output has gone: not a failure of ours.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(Failure::Output(e)) => {
+            eprintln!("compress-model: error: cannot write to stdout: {e}");
+            4
+        }
+        Err(Failure::Pool(e)) => {
+            eprintln!("compress-model: error: cannot start threads: {e}");
+            UNEXPECTED
+        }
+    }
+}
+
+/// Why a subcommand stopped.
+#[derive(Debug)]
+enum Failure {
+    Library(Error),
+    Output(io::Error),
+    Pool(rayon::ThreadPoolBuildError),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Library(e)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        Self::Output(e)
+    }
+}
+
+fn run(cli: &Cli) -> std::result::Result<(), Failure> {
+    let threads = cli.common.threads.map_or(0, std::num::NonZeroUsize::get);
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Failure::Pool)?;
+    pool.install(|| match &cli.command {
+        Command::Inspect(args) => inspect::run(args, &cli.common),
+        Command::Plan(args) => plan::run(args, &cli.common),
+        Command::Compress(args) => compress::run(args, &cli.common),
+        Command::Decompress(args) => decompress::run(args, &cli.common),
+        Command::Verify(args) => verify::run(args, &cli.common),
+    })
+}
+
+/// Logs go to stderr; `RUST_LOG` overrides the flags.
+fn start_logging(common: &Common) {
+    let level = match (common.quiet, common.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, _) => LevelFilter::DEBUG,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+/// Prints `value` as JSON on stdout.
+fn print_json(value: &impl Serialize) -> std::result::Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints `text` on stdout.
+fn print_text(text: &str) -> std::result::Result<(), Failure> {
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// Bytes for people: `1.21 GB`.
+fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.3} {}", UNITS[unit]) }
+}
+
+/// dB for people.
+fn human_db(db: Option<f64>) -> String {
+    db.map_or("exact".to_owned(), |db| format!("{db:.2} dB"))
+}
+
+/// Parses `5GB`, `300MB`, `1GiB` or a number of bytes.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1));
+    let bytes =
+        number.trim().parse::<f64>().map_err(|_| format!("{text:?} is not a size"))? * unit as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 {
+        Ok(bytes as u64)
+    } else {
+        Err(format!("{text:?} is out of range"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("5GB"), Ok(5_000_000_000));
+        assert_eq!(parse_bytes("1.5 MiB"), Ok(1_572_864));
+        assert_eq!(parse_bytes("70"), Ok(70));
+        for bad in ["", "GB", "-1GB", "0", "1e30TB", "5XB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!(human_bytes(999), "999 B");
+        assert_eq!(human_bytes(999_999), "1.000 MB");
+        assert_eq!(human_bytes(269_060_552), "269.061 MB");
+    }
+}

@@ -1,0 +1,148 @@
+//! `compress-model plan`: what compression would do.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::recipe_args::RecipeArgs;
+use super::table::table;
+use super::{Common, Failure, human_bytes, print_json, print_text};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::dtype::dtype_name;
+use crate::checkpoint::role::Role;
+use crate::codec::Params;
+use crate::pipeline::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Checkpoint folder
+    model: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+}
+
+#[derive(Serialize)]
+struct PlanReport {
+    folder: PathBuf,
+    recipe: String,
+    tensors: Vec<PlanLine>,
+    totals: Totals,
+    files: Vec<String>,
+    disk_bytes: u64,
+    peak_memory: u64,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PlanLine {
+    name: String,
+    role: Role,
+    dtype: String,
+    shape: Vec<usize>,
+    becomes: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<Params>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    bits_per_weight: f64,
+    source_bytes: u64,
+    output_bytes: u64,
+}
+
+pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let threads = rayon::current_num_threads();
+    let plan = Plan::new(&checkpoint, args.recipe.recipe()?, args.recipe.max_shard_size, threads)?;
+    let report = report(&checkpoint, &plan);
+    if common.json {
+        return print_json(&report);
+    }
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    print_text(&render(&report))
+}
+
+fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
+    PlanReport {
+        folder: checkpoint.folder().to_path_buf(),
+        recipe: plan.recipe.name.clone(),
+        tensors: plan.tensors.iter().map(|planned| line(checkpoint, planned)).collect(),
+        totals: plan.totals,
+        files: plan.layout.file_names().map(str::to_owned).collect(),
+        disk_bytes: plan.disk_bytes(),
+        peak_memory: plan.peak_memory,
+        warnings: checkpoint.warnings().to_vec(),
+    }
+}
+
+fn line(checkpoint: &Checkpoint, planned: &PlannedTensor) -> PlanLine {
+    let tensor = &checkpoint.tensors()[planned.source];
+    let (becomes, params, rank, why) = match &planned.fate {
+        Fate::Kept { why } => ("keep", None, None, Some(why.clone())),
+        Fate::Tied { to } => ("tied", None, None, Some(format!("same weights as {to}"))),
+        Fate::Coded { codec, rank } => {
+            (codec.name(), Some(codec.params()), (*rank > 0).then_some(*rank), None)
+        }
+    };
+    PlanLine {
+        name: tensor.name.clone(),
+        role: tensor.role,
+        dtype: dtype_name(tensor.dtype),
+        shape: tensor.shape.clone(),
+        becomes,
+        params,
+        rank,
+        why,
+        bits_per_weight: bits_per_weight(planned.output_bytes(), tensor.elements()),
+        source_bytes: tensor.byte_len,
+        output_bytes: planned.output_bytes(),
+    }
+}
+
+fn render(report: &PlanReport) -> String {
+    let rows: Vec<Vec<String>> = report
+        .tensors
+        .iter()
+        .map(|line| {
+            let rank = line.rank.map_or(String::new(), |rank| format!(" + rank {rank}"));
+            vec![
+                line.name.clone(),
+                format!("{} {:?}", line.dtype, line.shape),
+                format!("{}{rank}", line.becomes),
+                format!("{:.3}", line.bits_per_weight),
+                human_bytes(line.source_bytes),
+                human_bytes(line.output_bytes),
+                line.why.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let head = ["tensor", "source", "becomes", "bpw", "from", "to", ""];
+    let mut text = table(&head, &[3, 4, 5], &rows);
+    let totals = &report.totals;
+    let _ = write!(
+        text,
+        "\nrecipe {}: {} coded, {} kept, {} tied\n\
+         tensor data {} -> {}, {:.3} bits per weight over all {} parameters\n\
+         coded linear layers {:.3} bits per weight, everything counted\n\
+         {} in {} file{}, peak memory about {}\n",
+        report.recipe,
+        totals.coded,
+        totals.kept,
+        totals.tied,
+        human_bytes(totals.source_bytes),
+        human_bytes(totals.output_bytes),
+        totals.bits_per_weight,
+        totals.parameters,
+        totals.linear_bits_per_weight,
+        human_bytes(report.disk_bytes),
+        report.files.len(),
+        if report.files.len() == 1 { "" } else { "s" },
+        human_bytes(report.peak_memory),
+    );
+    text
+}

@@ -1,0 +1,44 @@
+//! The flags that choose a recipe, shared by `plan` and `compress`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::Result;
+use crate::pipeline::DEFAULT_SHARD_BYTES;
+use crate::recipe::{Overrides, Preset, Recipe};
+
+#[derive(Debug, Args)]
+pub(super) struct RecipeArgs {
+    /// A recipe that ships with the program
+    #[arg(long, value_enum, required_unless_present = "recipe", conflicts_with = "recipe")]
+    preset: Option<Preset>,
+    /// A recipe of your own, TOML
+    #[arg(long, visible_alias = "config", value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Code the tensors whose name matches REGEX with CODEC, before any rule of the recipe;
+    /// parameters follow a colon: 'v_proj=grid2:group=64' (repeatable)
+    #[arg(long, value_name = "REGEX=CODEC")]
+    tensor_type: Vec<String>,
+    /// Keep the tensors whose name matches REGEX as they are (repeatable)
+    #[arg(long, value_name = "REGEX")]
+    ignore: Vec<String>,
+    /// Largest size of a weights file
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value_t = DEFAULT_SHARD_BYTES)]
+    pub(super) max_shard_size: u64,
+}
+
+impl RecipeArgs {
+    /// The recipe asked for, with the overrides in front.
+    pub(super) fn recipe(&self) -> Result<Recipe> {
+        let recipe = match (&self.recipe, self.preset) {
+            (Some(path), _) => Recipe::read(path)?,
+            (None, Some(preset)) => preset.recipe(),
+            (None, None) => unreachable!("invariant: clap requires one of them"),
+        };
+        recipe.with_overrides(&Overrides {
+            tensor_types: self.tensor_type.clone(),
+            ignores: self.ignore.clone(),
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! The descriptions that an output folder carries: `config.json` and the model card.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::ModelConfig;
+
+/// `quant_method` of our folders.
+pub const QUANT_METHOD: &str = "compress-model";
+
+/// The model's configuration with a `quantization_config` that says how to read the weights.
+pub(super) fn quantised_config(config: &ModelConfig, manifest: &Manifest) -> Value {
+    let mut json = config.json().clone();
+    json["quantization_config"] = json!({
+        "quant_method": QUANT_METHOD,
+        "format_version": FORMAT_VERSION,
+        "recipe": manifest.recipe,
+        "bits": manifest.totals.linear_bits_per_weight,
+        "manifest": MANIFEST_FILE,
+    });
+    json
+}
+
+/// The configuration without `quantization_config`, for a decompressed folder.
+pub(super) fn plain_config(config: &ModelConfig, torch_dtype: &str) -> Value {
+    let mut json = config.json().clone();
+    if let Some(map) = json.as_object_mut() {
+        map.shift_remove("quantization_config");
+        for key in ["torch_dtype", "dtype"] {
+            if map.contains_key(key) {
+                map.insert(key.to_owned(), torch_dtype.into());
+            }
+        }
+    }
+    json
+}
+
+/// The model card, `README.md`.
+pub(super) fn model_card(checkpoint: &Checkpoint, manifest: &Manifest) -> String {
+    let totals = &manifest.totals;
+    let base = checkpoint
+        .config()
+        .and_then(|config| config.json().get("_name_or_path")?.as_str())
+        .filter(|name| !name.is_empty());
+    let mut card = String::from("---\nlibrary_name: compress-model\n");
+    if let Some(base) = base {
+        let _ = writeln!(card, "base_model: {base}");
+    }
+    let _ = write!(
+        card,
+        "tags:\n- compress-model\n- {recipe}\n---\n\n\
+         # {name}, compressed\n\n\
+         Written by {tool} with the recipe `{recipe}` (in `recipe.toml`).\n\n\
+         | | |\n|---|---|\n\
+         | parameters | {parameters} |\n\
+         | tensor data | {source} -> {output} bytes |\n\
+         | bits per weight, all tensors | {bpw:.3} |\n\
+         | bits per weight, coded linear layers with adapters | {linear:.3} |\n\
+         | tensors coded, kept, tied | {coded}, {kept}, {tied} |\n\n\
+         `manifest.json` says what became of every tensor. `compress-model decompress` turns the \
+         folder back into plain weights; `compress-model verify` checks it.\n",
+        recipe = manifest.recipe,
+        name = base.unwrap_or("A model"),
+        tool = manifest.tool,
+        parameters = totals.parameters,
+        source = totals.source_bytes,
+        output = totals.output_bytes,
+        bpw = totals.bits_per_weight,
+        linear = totals.linear_bits_per_weight,
+        coded = totals.coded,
+        kept = totals.kept,
+        tied = totals.tied,
+    );
+    card
+}

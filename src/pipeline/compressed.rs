@@ -1,0 +1,239 @@
+//! A compressed folder, opened and checked against its manifest.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use compress_model_lora::{Adapter, PeftReader};
+
+use super::manifest::{Entry, Manifest, Status, StoredPart};
+use super::panels::{Panel, panels, part_ranges};
+use super::plan::stored_parts;
+use crate::checkpoint::Checkpoint;
+use crate::codec::{self, WorkerPool};
+use crate::error::{Error, Result};
+
+/// A folder that `compress` wrote.
+#[derive(Debug)]
+pub struct CompressedFolder {
+    /// What the folder says about itself.
+    pub manifest: Manifest,
+    /// Its stored tensors.
+    pub stored: Checkpoint,
+    adapters: Option<PeftReader>,
+    pools: Vec<Option<WorkerPool>>,
+}
+
+impl CompressedFolder {
+    /// Opens `folder` and checks that manifest, index and headers agree: every part that the
+    /// manifest lists is there with the size its codec needs, in the file it names, and nothing
+    /// else is.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], [`Error::Header`] or [`Error::Tensor`] naming file and tensor.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let manifest = Manifest::read(folder)?;
+        let stored = Checkpoint::open(folder)?;
+        let wants_adapters = manifest
+            .tensors
+            .iter()
+            .any(|entry| matches!(&entry.status, Status::Coded { adapter: Some(_), .. }));
+        let adapters = if wants_adapters { Some(PeftReader::open(folder)?) } else { None };
+        let mut opened = Self { manifest, stored, adapters, pools: Vec::new() };
+        opened.pools = opened
+            .manifest
+            .tensors
+            .iter()
+            .map(|entry| opened.check_entry(entry))
+            .collect::<Result<_>>()?;
+        opened.check_nothing_else()?;
+        Ok(opened)
+    }
+
+    fn check_entry(&self, entry: &Entry) -> Result<Option<WorkerPool>> {
+        match &entry.status {
+            Status::Tied { to } => {
+                if self.manifest.tensors.iter().any(|other| other.name == *to) {
+                    return Ok(None);
+                }
+                Err(self.fault(&entry.name, format!("is tied to {to:?}, which is not listed")))
+            }
+            Status::Kept { parts, .. } => {
+                let [part] = &parts[..] else {
+                    return Err(self.fault(&entry.name, "a kept tensor has one part".into()));
+                };
+                self.check_part(entry, part, &entry.dtype, &entry.shape)?;
+                Ok(None)
+            }
+            Status::Coded { codec, params, parts, adapter, .. } => {
+                let codec = codec::build(codec, params.clone())
+                    .map_err(|message| self.fault(&entry.name, message))?;
+                let shape @ (matrices, rows, cols) = matrices_of(entry)
+                    .ok_or_else(|| self.fault(&entry.name, "is coded but no matrix".into()))?;
+                let expected = stored_parts(
+                    &entry.name,
+                    &codec.parts(rows, cols),
+                    entry.shape.len() == 3,
+                    matrices,
+                );
+                if expected.len() != parts.len()
+                    || expected.iter().zip(parts).any(|(e, part)| e.name != part.name)
+                {
+                    let message = format!("does not list the parts of codec {}", codec.name());
+                    return Err(self.fault(&entry.name, message));
+                }
+                for (expected, part) in expected.iter().zip(parts) {
+                    let dtype = crate::checkpoint::dtype::dtype_name(expected.dtype);
+                    self.check_part(entry, part, &dtype, &expected.shape)?;
+                }
+                if let Some(adapter) = adapter {
+                    self.check_adapter(entry, &adapter.module, adapter.rank, shape)?;
+                }
+                Ok(Some(WorkerPool::new(codec)))
+            }
+        }
+    }
+
+    fn check_part(
+        &self,
+        entry: &Entry,
+        part: &StoredPart,
+        dtype: &str,
+        shape: &[usize],
+    ) -> Result<()> {
+        let Some(stored) = self.stored.by_name().get(part.name.as_str()).copied() else {
+            let message = format!("its part {:?} is not stored", part.name);
+            return Err(self.fault(&entry.name, message));
+        };
+        let found = crate::checkpoint::dtype::dtype_name(stored.dtype);
+        if found != dtype || stored.shape != shape {
+            return Err(Error::tensor(
+                self.stored.file_of(stored),
+                &part.name,
+                format!("is {found} {:?}, but {dtype} {shape:?} is expected", stored.shape),
+            ));
+        }
+        let file = self.stored.file_of(stored);
+        if file.file_name().is_none_or(|name| name != part.file.as_str()) {
+            return Err(Error::tensor(
+                file,
+                &part.name,
+                format!("the manifest puts it in {}", part.file),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_adapter(
+        &self,
+        entry: &Entry,
+        module: &str,
+        rank: usize,
+        (_, rows, cols): (usize, usize, usize),
+    ) -> Result<()> {
+        let reader = self.adapters.as_ref().expect("invariant: opened where any entry has one");
+        let found = reader.shape(module);
+        if found == Some((rows, cols, rank)) {
+            return Ok(());
+        }
+        let message = format!(
+            "its adapter {module:?} should be {rows} x {cols} of rank {rank}, found {found:?}"
+        );
+        Err(self.fault(&entry.name, message))
+    }
+
+    fn check_nothing_else(&self) -> Result<()> {
+        let listed: HashSet<&str> = self
+            .manifest
+            .tensors
+            .iter()
+            .flat_map(|entry| entry.status.parts())
+            .map(|part| part.name.as_str())
+            .collect();
+        match self.stored.tensors().iter().find(|t| !listed.contains(t.name.as_str())) {
+            None => Ok(()),
+            Some(extra) => Err(Error::tensor(
+                self.stored.file_of(extra),
+                &extra.name,
+                "is not listed in the manifest",
+            )),
+        }
+    }
+
+    fn fault(&self, tensor: &str, message: String) -> Error {
+        Error::tensor(self.stored.folder().join(super::manifest::MANIFEST_FILE), tensor, message)
+    }
+
+    /// The panels of coded entry number `index`, in storage order.
+    pub(super) fn panels(&self, index: usize) -> impl Iterator<Item = Panel> + use<> {
+        let (pool, shape) = self.coded(index);
+        panels(shape, pool.codec().row_multiple())
+    }
+
+    fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
+        let pool = self.pools[index].as_ref().expect("invariant: a coded entry has a codec");
+        let shape = matrices_of(&self.manifest.tensors[index]);
+        (pool, shape.expect("invariant: checked when opened"))
+    }
+
+    /// Reads the stored bytes of one panel of coded entry `index` and decodes them; `adapter` is
+    /// added if given.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if reading fails, [`Error::Tensor`] if decoding does.
+    pub(super) fn decode_panel(
+        &self,
+        index: usize,
+        panel: &Panel,
+        adapter: Option<&Adapter>,
+    ) -> Result<DecodedPanel> {
+        let entry = &self.manifest.tensors[index];
+        let (pool, shape) = self.coded(index);
+        let by_name = self.stored.by_name();
+        let mut parts = Vec::new();
+        for (part, range) in
+            entry.status.parts().iter().zip(part_ranges(pool.codec(), shape, panel))
+        {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.stored.read_bytes(by_name[part.name.as_str()], range.start, &mut bytes)?;
+            parts.push(bytes);
+        }
+        let mut weights = vec![0.0; panel.rows.len() * shape.2];
+        pool.with(|worker| worker.decode(&parts, shape.2, &mut weights))
+            .map_err(|e| self.fault(&entry.name, e.to_string()))?;
+        if let Some(adapter) = adapter {
+            adapter.add_to(panel.rows.start, &mut weights);
+        }
+        Ok(DecodedPanel { parts, weights })
+    }
+
+    /// The adapter of entry `index`, if it has one.
+    ///
+    /// # Errors
+    /// What reading the PEFT files gives.
+    pub fn adapter(&self, index: usize) -> Result<Option<Adapter>> {
+        match (&self.manifest.tensors[index].status, &self.adapters) {
+            (Status::Coded { adapter: Some(adapter), .. }, Some(reader)) => {
+                Ok(Some(reader.read(&adapter.module)?))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// One panel as stored and as decoded.
+#[derive(Debug)]
+pub(super) struct DecodedPanel {
+    /// Bytes of each part.
+    pub(super) parts: Vec<Vec<u8>>,
+    /// Weights.
+    pub(super) weights: Vec<f32>,
+}
+
+/// An entry's tensor as a stack of matrices.
+pub(super) fn matrices_of(entry: &Entry) -> Option<(usize, usize, usize)> {
+    match entry.shape[..] {
+        [rows, cols] => Some((1, rows, cols)),
+        [experts, rows, cols] => Some((experts, rows, cols)),
+        _ => None,
+    }
+}

@@ -1,0 +1,176 @@
+//! `manifest.json`: what became of every tensor. The format is described in `docs/format.md`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan::Totals;
+use crate::codec::Params;
+use crate::error::{Error, IoContext, Result};
+
+/// File name in the output folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Version of the output format, major.minor. A reader refuses another major version.
+pub const FORMAT_VERSION: &str = "1.0";
+
+/// Largest manifest read.
+const MAX_MANIFEST_LEN: u64 = 256 << 20;
+
+/// What an output folder says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: String,
+    /// Program and version that wrote the folder.
+    pub tool: String,
+    /// Name of the recipe; the recipe itself is in `recipe.toml`.
+    pub recipe: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// BLAKE3 over name, dtype, shape and data hash of every source tensor.
+    pub source_fingerprint: String,
+    /// Sums over all tensors.
+    pub totals: Totals,
+    /// One entry a source tensor, in natural order of names.
+    pub tensors: Vec<Entry>,
+}
+
+/// One source tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Name in the source.
+    pub name: String,
+    /// Role in the model.
+    pub role: crate::checkpoint::role::Role,
+    /// Element type in the source.
+    pub dtype: String,
+    /// Dimensions in the source.
+    pub shape: Vec<usize>,
+    /// BLAKE3 of the source's data.
+    pub source_blake3: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+/// What became of a tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Status {
+    /// Coded.
+    Coded {
+        /// Name of the codec.
+        codec: String,
+        /// Its parameters.
+        params: Params,
+        /// Stored arrays.
+        parts: Vec<StoredPart>,
+        /// Adapter that belongs to the weight: W = decoded + B·A.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        adapter: Option<AdapterEntry>,
+        /// Bits per weight, parts and adapter counted.
+        bits_per_weight: f64,
+        /// SQNR of decoded + B·A against the source in dB; null if there is no error.
+        sqnr_db: Option<f64>,
+    },
+    /// Copied.
+    Kept {
+        /// Why.
+        why: String,
+        /// The stored copy.
+        parts: Vec<StoredPart>,
+    },
+    /// Left out.
+    Tied {
+        /// The tensor that holds the same weights.
+        to: String,
+    },
+}
+
+/// One stored array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPart {
+    /// Name of the stored tensor.
+    pub name: String,
+    /// File that holds it.
+    pub file: String,
+    /// BLAKE3 of its data.
+    pub blake3: String,
+}
+
+/// The adapter of a coded weight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterEntry {
+    /// Module path in the PEFT files.
+    pub module: String,
+    /// Rank.
+    pub rank: usize,
+    /// BLAKE3 of A's data followed by B's.
+    pub blake3: String,
+}
+
+impl Status {
+    /// The stored arrays; none for a tied tensor.
+    #[must_use]
+    pub fn parts(&self) -> &[StoredPart] {
+        match self {
+            Self::Coded { parts, .. } | Self::Kept { parts, .. } => parts,
+            Self::Tied { .. } => &[],
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads `manifest.json` of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none, if it is not valid, or if its format version has
+    /// another major number; [`Error::Io`] if it cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST_FILE);
+        let len = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("has no {MANIFEST_FILE}: not a folder that compress wrote");
+                return Err(Error::checkpoint(folder, message));
+            }
+            Err(e) => return Err(e).at("read", &path),
+        };
+        if len > MAX_MANIFEST_LEN {
+            return Err(Error::checkpoint(path, format!("{len} bytes is too large")));
+        }
+        let text = std::fs::read(&path).at("read", &path)?;
+        let json: Value = serde_json::from_slice(&text)
+            .map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}")))?;
+        let version = json.get("format_version").and_then(Value::as_str).unwrap_or("none");
+        let major = |v: &str| v.split('.').next().map(str::to_owned);
+        if major(version) != major(FORMAT_VERSION) {
+            return Err(Error::checkpoint(
+                &path,
+                format!("format version {version}; this program reads {FORMAT_VERSION}"),
+            ));
+        }
+        serde_json::from_value(json)
+            .map_err(|e| Error::checkpoint(&path, format!("not a valid manifest: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |text: &str| {
+            std::fs::write(folder.path().join(MANIFEST_FILE), text).unwrap();
+            Manifest::read(folder.path()).unwrap_err().to_string()
+        };
+        assert!(refused("{\"format_version\": \"2.0\"}").contains("format version 2.0"));
+        assert!(refused("{}").contains("format version none"));
+        assert!(refused("{\"format_version\": \"1.7\"}").contains("not a valid manifest"));
+        assert!(refused("[").contains("not valid JSON"));
+    }
+}

@@ -1,0 +1,28 @@
+//! From checkpoint to output folder and back: plan, compress, decompress, verify.
+
+mod adapters;
+mod card;
+mod compress;
+mod compressed;
+mod decompress;
+mod error_sums;
+pub mod manifest;
+mod memory;
+mod panels;
+mod plan;
+mod progress;
+mod record;
+mod scan;
+mod verify;
+mod waves;
+
+pub use card::QUANT_METHOD;
+pub use compress::{CompressReport, WorstTensor, compress};
+pub use compressed::CompressedFolder;
+pub use decompress::{
+    ADAPTER_FOLDER, AdapterMode, DecompressOptions, DecompressReport, OutputDtype, decompress,
+};
+pub use error_sums::ErrorSums;
+pub use plan::{DEFAULT_SHARD_BYTES, Fate, Plan, PlannedTensor, Totals, bits_per_weight};
+pub use progress::{Progress, Silent};
+pub use verify::{TensorCheck, VerifyReport, verify};

@@ -1,0 +1,336 @@
+//! Verification: an output folder read again, hashed, decoded, and held against its manifest and
+//! against the original.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use blake3::Hasher;
+use compress_model_lora::Adapter;
+use serde::Serialize;
+
+use super::compressed::CompressedFolder;
+use super::error_sums::ErrorSums;
+use super::manifest::{Entry, Status};
+use super::panels::{COPY_BYTES, Panel, read_panel};
+use super::progress::Progress;
+use super::{adapters, compressed, scan, waves};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::dtype::{AlignedBytes, dtype_name, first_non_finite};
+use crate::error::Result;
+
+/// Difference between the manifest's SQNR and a measured one that counts as a fault, in dB.
+const SQNR_TOLERANCE_DB: f64 = 0.001;
+
+/// What was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyReport {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// The original it was compared with.
+    pub against: Option<PathBuf>,
+    /// One entry for each source tensor.
+    pub tensors: Vec<TensorCheck>,
+    /// Everything that is wrong, one line each, tensor first.
+    pub failures: Vec<String>,
+}
+
+/// One tensor's check.
+#[derive(Debug, Clone, Serialize)]
+pub struct TensorCheck {
+    /// Name in the source.
+    pub name: String,
+    /// Codec, or "kept" or "tied".
+    pub codec: String,
+    /// SQNR in dB as measured against the original, if one was given; null also without error.
+    pub sqnr_db: Option<f64>,
+    /// SQNR in dB as the manifest has it; null without error.
+    pub manifest_sqnr_db: Option<f64>,
+}
+
+enum Job {
+    Kept { entry: usize, from: u64, len: usize },
+    Coded { entry: usize, panel: Panel },
+}
+
+impl Job {
+    fn entry(&self) -> usize {
+        match self {
+            Self::Kept { entry, .. } | Self::Coded { entry, .. } => *entry,
+        }
+    }
+}
+
+struct Output {
+    parts: Vec<Vec<u8>>,
+    sums: Option<ErrorSums>,
+    non_finite: bool,
+}
+
+/// Re-reads all of `folder` and compares hashes with the manifest; decodes every coded tensor;
+/// with `against`, also compares every tensor with the original and the measured SQNR with the
+/// manifest's. A tensor whose SQNR is under `min_sqnr` dB is a failure. Findings are in the
+/// report, not in the error.
+///
+/// # Errors
+/// I/O, or an original that cannot be read.
+pub fn verify(
+    folder: &CompressedFolder,
+    against: Option<&Checkpoint>,
+    min_sqnr: Option<f64>,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    let mut run = Run::new(folder, against);
+    run.check_originals(progress)?;
+    progress.begin("verifying", run.stored_bytes());
+    let mut loaded = HashMap::new();
+    let mut books = Books::new(folder);
+    waves::run(
+        run.jobs(),
+        |wave| {
+            run.load_adapters(wave, &mut loaded)?;
+            Ok(loaded.clone())
+        },
+        |job, adapters| run.work(job, adapters),
+        |job, output: Output| {
+            progress.advance(output.parts.iter().map(|p| p.len() as u64).sum());
+            books.add(job.entry(), &output);
+            Ok(())
+        },
+    )?;
+    let mut failures = std::mem::take(&mut run.failures);
+    let measured = books.close(&mut failures);
+    let tensors = run.checks(&measured);
+    for check in &tensors {
+        judge(check, against.is_some(), min_sqnr, &mut failures);
+    }
+    Ok(VerifyReport {
+        folder: folder.stored.folder().to_path_buf(),
+        ok: failures.is_empty(),
+        against: against.map(|original| original.folder().to_path_buf()),
+        tensors,
+        failures,
+    })
+}
+
+fn judge(check: &TensorCheck, measured: bool, min: Option<f64>, failures: &mut Vec<String>) {
+    if check.codec == "kept" || check.codec == "tied" {
+        return;
+    }
+    let show = |db: Option<f64>| db.map_or("exact".to_owned(), |db| format!("{db:.3} dB"));
+    // Without an error the ratio is infinite.
+    let value = |db: Option<f64>| db.unwrap_or(f64::INFINITY);
+    let (found, stated) = (value(check.sqnr_db), value(check.manifest_sqnr_db));
+    if measured && found != stated && (found - stated).abs() > SQNR_TOLERANCE_DB {
+        failures.push(format!(
+            "{}: SQNR against the original is {}, but the manifest says {}",
+            check.name,
+            show(check.sqnr_db),
+            show(check.manifest_sqnr_db)
+        ));
+    }
+    let judged = if measured { found } else { stated };
+    if let Some(min) = min.filter(|&min| judged < min) {
+        failures.push(format!("{}: SQNR {judged:.3} dB is under {min} dB", check.name));
+    }
+}
+
+struct Run<'a> {
+    folder: &'a CompressedFolder,
+    against: Option<&'a Checkpoint>,
+    failures: Vec<String>,
+    /// Entries whose original has the expected shape and contents.
+    comparable: Vec<bool>,
+}
+
+impl<'a> Run<'a> {
+    fn new(folder: &'a CompressedFolder, against: Option<&'a Checkpoint>) -> Self {
+        let comparable = vec![false; folder.manifest.tensors.len()];
+        Self { folder, against, failures: Vec::new(), comparable }
+    }
+
+    /// Checks that the original is the one that was compressed.
+    fn check_originals(&mut self, progress: &dyn Progress) -> Result<()> {
+        let Some(original) = self.against else { return Ok(()) };
+        progress.begin("reading the original", original.tensors().iter().map(|t| t.byte_len).sum());
+        let scan = scan::scan(original, &[], &|bytes| progress.advance(bytes))?;
+        let hashes: HashMap<&str, String> = original
+            .tensors()
+            .iter()
+            .zip(&scan.hashes)
+            .map(|(tensor, hash)| (tensor.name.as_str(), hash.to_hex().to_string()))
+            .collect();
+        let by_name = original.by_name();
+        for (i, entry) in self.folder.manifest.tensors.iter().enumerate() {
+            let Some(tensor) = by_name.get(entry.name.as_str()) else {
+                self.failures.push(format!("{}: the original has no such tensor", entry.name));
+                continue;
+            };
+            if tensor.shape != entry.shape || dtype_name(tensor.dtype) != entry.dtype {
+                self.failures.push(format!(
+                    "{}: the original is {} {:?}, the manifest says {} {:?}",
+                    entry.name,
+                    dtype_name(tensor.dtype),
+                    tensor.shape,
+                    entry.dtype,
+                    entry.shape
+                ));
+                continue;
+            }
+            if hashes[entry.name.as_str()] != entry.source_blake3 {
+                self.failures.push(format!(
+                    "{}: the original has other weights than those that were compressed",
+                    entry.name
+                ));
+            }
+            self.comparable[i] = true;
+        }
+        let listed: std::collections::HashSet<&str> =
+            self.folder.manifest.tensors.iter().map(|e| e.name.as_str()).collect();
+        for tensor in original.tensors().iter().filter(|t| !listed.contains(t.name.as_str())) {
+            self.failures.push(format!("{}: is missing from the manifest", tensor.name));
+        }
+        Ok(())
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        self.folder.stored.tensors().iter().map(|t| t.byte_len).sum()
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = Job> {
+        let stored = self.folder.stored.by_name();
+        self.folder.manifest.tensors.iter().enumerate().flat_map(move |(entry, described)| {
+            let jobs: Box<dyn Iterator<Item = Job>> = match &described.status {
+                Status::Tied { .. } => Box::new(std::iter::empty()),
+                Status::Kept { parts, .. } => {
+                    let total = stored[parts[0].name.as_str()].byte_len;
+                    Box::new((0..total).step_by(COPY_BYTES as usize).map(move |from| {
+                        let len = COPY_BYTES.min(total - from) as usize;
+                        Job::Kept { entry, from, len }
+                    }))
+                }
+                Status::Coded { .. } => Box::new(
+                    self.folder.panels(entry).map(move |panel| Job::Coded { entry, panel }),
+                ),
+            };
+            jobs
+        })
+    }
+
+    fn load_adapters(&self, wave: &[Job], loaded: &mut HashMap<usize, Arc<Adapter>>) -> Result<()> {
+        let entries: Vec<usize> = wave.iter().map(Job::entry).collect();
+        loaded.retain(|entry, _| entries.contains(entry));
+        for entry in entries {
+            if !loaded.contains_key(&entry)
+                && let Some(adapter) = self.folder.adapter(entry)?
+            {
+                loaded.insert(entry, Arc::new(adapter));
+            }
+        }
+        Ok(())
+    }
+
+    fn work(&self, job: &Job, adapters: &HashMap<usize, Arc<Adapter>>) -> Result<Output> {
+        match job {
+            Job::Kept { entry, from, len } => {
+                let part = &self.folder.manifest.tensors[*entry].status.parts()[0];
+                let stored = self.folder.stored.by_name()[part.name.as_str()];
+                let mut bytes = vec![0; *len];
+                self.folder.stored.read_bytes(stored, *from, &mut bytes)?;
+                Ok(Output { parts: vec![bytes], sums: None, non_finite: false })
+            }
+            Job::Coded { entry, panel } => {
+                let adapter = adapters.get(entry).map(|adapter| &**adapter);
+                let decoded = self.folder.decode_panel(*entry, panel, adapter)?;
+                let sums = self.compare(*entry, panel, &decoded.weights)?;
+                let non_finite = first_non_finite(&decoded.weights).is_some();
+                Ok(Output { parts: decoded.parts, sums, non_finite })
+            }
+        }
+    }
+
+    fn compare(&self, entry: usize, panel: &Panel, decoded: &[f32]) -> Result<Option<ErrorSums>> {
+        let Some(original) = self.against.filter(|_| self.comparable[entry]) else {
+            return Ok(None);
+        };
+        let described = &self.folder.manifest.tensors[entry];
+        let tensor = original.by_name()[described.name.as_str()];
+        let shape = compressed::matrices_of(described).expect("invariant: checked when opened");
+        let mut weights = Vec::new();
+        read_panel(original, tensor, shape, panel, &mut AlignedBytes::default(), &mut weights)?;
+        Ok(Some(ErrorSums::of(&weights, decoded)))
+    }
+
+    fn checks(&self, measured: &[Option<ErrorSums>]) -> Vec<TensorCheck> {
+        let check = |(entry, sums): (&Entry, &Option<ErrorSums>)| {
+            let (codec, manifest_sqnr_db) = match &entry.status {
+                Status::Coded { codec, sqnr_db, .. } => (codec.clone(), *sqnr_db),
+                Status::Kept { .. } => ("kept".to_owned(), None),
+                Status::Tied { .. } => ("tied".to_owned(), None),
+            };
+            let sqnr_db = sums.and_then(ErrorSums::sqnr_db);
+            TensorCheck { name: entry.name.clone(), codec, sqnr_db, manifest_sqnr_db }
+        };
+        self.folder.manifest.tensors.iter().zip(measured).map(check).collect()
+    }
+}
+
+/// Hashes and sums of every entry, fed in order.
+struct Books<'a> {
+    folder: &'a CompressedFolder,
+    hashers: Vec<Vec<Hasher>>,
+    sums: Vec<Option<ErrorSums>>,
+    non_finite: Vec<bool>,
+}
+
+impl<'a> Books<'a> {
+    fn new(folder: &'a CompressedFolder) -> Self {
+        let entries = &folder.manifest.tensors;
+        Self {
+            folder,
+            hashers: entries.iter().map(|e| vec![Hasher::new(); e.status.parts().len()]).collect(),
+            sums: vec![None; entries.len()],
+            non_finite: vec![false; entries.len()],
+        }
+    }
+
+    fn add(&mut self, entry: usize, output: &Output) {
+        for (hasher, bytes) in self.hashers[entry].iter_mut().zip(&output.parts) {
+            hasher.update(bytes);
+        }
+        if let Some(sums) = output.sums {
+            self.sums[entry].get_or_insert_default().add(sums);
+        }
+        self.non_finite[entry] |= output.non_finite;
+    }
+
+    /// Compares the hashes and returns the sums.
+    fn close(self, failures: &mut Vec<String>) -> Vec<Option<ErrorSums>> {
+        for (i, entry) in self.folder.manifest.tensors.iter().enumerate() {
+            for (part, hasher) in entry.status.parts().iter().zip(&self.hashers[i]) {
+                if hasher.finalize().to_hex().as_str() != part.blake3 {
+                    failures.push(format!(
+                        "{}: {} in {} does not have the hash of the manifest",
+                        entry.name, part.name, part.file
+                    ));
+                }
+            }
+            if self.non_finite[i] {
+                failures.push(format!("{}: decodes to NaN or infinity", entry.name));
+            }
+            if let Status::Coded { adapter: Some(stated), .. } = &entry.status {
+                match self.folder.adapter(i) {
+                    Ok(Some(adapter)) if adapters::hash(&adapter) == stated.blake3 => {}
+                    Ok(_) => failures.push(format!(
+                        "{}: its adapter does not have the hash of the manifest",
+                        entry.name
+                    )),
+                    Err(e) => failures.push(format!("{}: {e}", entry.name)),
+                }
+            }
+        }
+        self.sums
+    }
+}

@@ -1,0 +1,227 @@
+//! Recipes: which tensor gets which codec.
+//!
+//! A recipe is a TOML file of ordered rules; the first rule that matches a tensor decides. A rule
+//! names a `codec` (or `keep`) and that codec's parameters, and matches by `match`, a regular
+//! expression searched in the tensor's name, by `role`, or by both:
+//!
+//! ```toml
+//! name = "mine"
+//!
+//! [[rule]]
+//! match = 'layers\.0\.'
+//! codec = "keep"
+//! why = "the first layer is sensitive"
+//!
+//! [[rule]]
+//! role = "linear"
+//! codec = "grid2"
+//! group = 64
+//! ```
+//!
+//! A rule that decides for no tensor is an error unless it says `optional = true`: it is nearly
+//! always a misspelt name. A tensor that no rule matches is kept, and the manifest says so.
+
+mod preset;
+mod rule;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::checkpoint::role::Role;
+use crate::error::{Error, IoContext, Result};
+
+pub use preset::Preset;
+pub use rule::{Action, Rule};
+
+/// Largest recipe file read.
+const MAX_RECIPE_LEN: u64 = 1 << 20;
+
+/// An ordered list of rules.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recipe {
+    /// Name for reports.
+    pub name: String,
+    /// The rules; the first match decides.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
+    /// Where the recipe came from, for error messages.
+    #[serde(skip)]
+    origin: String,
+}
+
+/// What the command line adds in front of a recipe.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `REGEX=CODEC` of `--tensor-type`, in order.
+    pub tensor_types: Vec<String>,
+    /// `REGEX` of `--ignore`: kept as they are.
+    pub ignores: Vec<String>,
+}
+
+impl Recipe {
+    /// Parses recipe text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for bad TOML, unknown keys, bad expressions, codecs or parameters.
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        let refuse = |message: String| Error::Recipe { origin: origin.to_owned(), message };
+        let mut table: toml::Table = text.parse().map_err(|e| refuse(format!("{e}")))?;
+        let name = match table.remove("name") {
+            None => origin.to_owned(),
+            Some(toml::Value::String(name)) => name,
+            Some(_) => return Err(refuse("name must be a string".into())),
+        };
+        let Some(toml::Value::Array(rules)) = table.remove("rule") else {
+            return Err(refuse("has no [[rule]]".into()));
+        };
+        if let Some(key) = table.keys().next() {
+            return Err(refuse(format!("unknown key {key:?}; known are name and [[rule]]")));
+        }
+        let rules = rules
+            .into_iter()
+            .enumerate()
+            .map(|(i, value)| match value {
+                toml::Value::Table(table) => {
+                    Rule::parse(table).map_err(|e| refuse(format!("rule {}: {e}", i + 1)))
+                }
+                _ => Err(refuse(format!("rule {}: not a table", i + 1))),
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { name, rules, origin: origin.to_owned() })
+    }
+
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, else as [`Recipe::parse`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let len = std::fs::metadata(path).at("read", path)?.len();
+        if len > MAX_RECIPE_LEN {
+            let message = format!("{len} bytes is too large for a recipe");
+            return Err(Error::Recipe { origin: path.display().to_string(), message });
+        }
+        let text = std::fs::read_to_string(path).at("read", path)?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Puts the command line's rules in front: ignores first, then tensor types.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] naming the flag that does not parse.
+    pub fn with_overrides(mut self, overrides: &Overrides) -> Result<Self> {
+        let mut rules = Vec::new();
+        for pattern in &overrides.ignores {
+            let rule = Rule::ignore(pattern)
+                .map_err(|message| Error::Recipe { origin: "--ignore".into(), message })?;
+            rules.push(rule);
+        }
+        for text in &overrides.tensor_types {
+            let rule = Rule::tensor_type(text)
+                .map_err(|message| Error::Recipe { origin: "--tensor-type".into(), message })?;
+            rules.push(rule);
+        }
+        rules.append(&mut self.rules);
+        self.rules = rules;
+        Ok(self)
+    }
+
+    /// The rule that decides for each of `tensors` (name and role), in their order.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if a rule that is not optional decides for none of them.
+    pub fn decide<'a>(
+        &self,
+        tensors: impl Iterator<Item = (&'a str, Role)>,
+    ) -> Result<Vec<Option<&Rule>>> {
+        let mut used = vec![false; self.rules.len()];
+        let decisions = tensors
+            .map(|(name, role)| {
+                let i = self.rules.iter().position(|rule| rule.matches(name, role))?;
+                used[i] = true;
+                Some(&self.rules[i])
+            })
+            .collect();
+        match self.rules.iter().zip(used).position(|(rule, used)| !used && !rule.optional) {
+            None => Ok(decisions),
+            Some(i) => Err(Error::Recipe {
+                origin: self.origin.clone(),
+                message: format!(
+                    "rule {} ({}) decides for no tensor; correct it, remove it, or set \
+                     optional = true",
+                    i + 1,
+                    self.rules[i].describe_match()
+                ),
+            }),
+        }
+    }
+
+    /// The recipe as TOML, overrides included.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("invariant: a recipe is plain data")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Recipe::parse(text, "test").expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn first_match_wins_and_overrides_come_first() {
+        let recipe = Recipe::parse(
+            "[[rule]]\nmatch = 'q_proj'\ncodec = 'grid2'\ngroup = 64\n[[rule]]\nrole = 'linear'\ncodec = 'keep'",
+            "test",
+        )
+        .unwrap()
+        .with_overrides(&Overrides {
+            tensor_types: vec![r"layers\.1\..*q_proj=int4".into()],
+            ignores: vec![r"layers\.2\.".into()],
+        })
+        .unwrap();
+        let names = ["layers.0.q_proj", "layers.1.q_proj", "layers.2.q_proj", "layers.2.x", "y"];
+        let decisions = recipe.decide(names.iter().map(|&n| (n, Role::Linear))).unwrap();
+        let codecs: Vec<&str> = decisions.iter().map(|d| d.unwrap().action.codec_name()).collect();
+        assert_eq!(codecs, ["grid2", "int4", "keep", "keep", "keep"]);
+    }
+
+    #[test]
+    fn a_rule_without_effect_is_an_error() {
+        let text = "[[rule]]\nmatch = 'q_prj'\ncodec = 'grid2'";
+        let recipe = Recipe::parse(text, "test").unwrap();
+        let error = recipe.decide([("q_proj", Role::Linear)].into_iter()).unwrap_err();
+        assert!(error.to_string().contains("rule 1 (match = \"q_prj\")"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        let recipe = Recipe::parse(&format!("{text}\noptional = true"), "test").unwrap();
+        assert!(recipe.decide([("q_proj", Role::Linear)].into_iter()).unwrap()[0].is_none());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(message("nmae = 'x'\n[[rule]]\nrole='linear'\ncodec='keep'").contains("nmae"));
+        assert!(message("").contains("no [[rule]]"));
+        assert!(message("[[rule]]\ncodec = 'grid2'").contains("rule 1"));
+        assert!(message("[[rule]]\nmatch = '('\ncodec = 'grid2'").contains("rule 1"));
+        assert!(message("[[rule]]\nrole = 'liner'\ncodec = 'grid2'").contains("liner"));
+        assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'gird2'").contains("gird2"));
+        assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\ngruop = 4").contains("gruop"));
+        assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\ngroup = 0").contains("group"));
+        assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'keep'\ngroup = 4").contains("group"));
+        assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nrank = -1").contains("rank"));
+        assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nwhy = 'x'").contains("why"));
+    }
+
+    #[test]
+    fn presets_survive_the_round_trip_through_toml() {
+        for preset in Preset::ALL {
+            let recipe = preset.recipe();
+            let again = Recipe::parse(&recipe.to_toml(), preset.name()).unwrap();
+            assert_eq!(recipe.to_toml(), again.to_toml());
+            assert_eq!(recipe.name, preset.name());
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The recipes that ship in the binary.
+
+use clap::ValueEnum;
+
+use super::Recipe;
+
+/// A recipe by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// 2-bit balanced grid for linear layers, 4-bit groups for embeddings.
+    OnDevice,
+    /// ASTC textures and LoRA adapters for linear layers, 4-bit groups for embeddings.
+    Server,
+}
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 2] = [Self::OnDevice, Self::Server];
+
+    /// Name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnDevice => "on-device",
+            Self::Server => "server",
+        }
+    }
+
+    /// The preset's recipe file.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::OnDevice => include_str!("presets/on-device.toml"),
+            Self::Server => include_str!("presets/server.toml"),
+        }
+    }
+
+    /// The preset's recipe.
+    ///
+    /// # Panics
+    /// Never: tests parse every preset.
+    #[must_use]
+    pub fn recipe(self) -> Recipe {
+        Recipe::parse(self.text(), self.name()).expect("invariant: presets are tested")
+    }
+}
