@@ -187,8 +187,11 @@ class Llama:
 
 def token_windows(folder, text, count, length):
     """`count` windows of `length` tokens, spread evenly over the text."""
-    # Read here: the library reports a missing file without its name.
-    tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    source = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    try:
+        tokenizer = Tokenizer.from_str(source)
+    except Exception as e:  # the library raises nothing narrower
+        raise Unsupported(f"{folder}: tokenizer.json: {e}") from e
     ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids)
     if len(ids) < length:
         raise Unsupported(f"the text has {len(ids)} tokens, a window needs {length}")
