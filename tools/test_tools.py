@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import gguf_to_hf  # noqa: E402
 import reference_forward  # noqa: E402
 
-HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 4, 2, 2, 257
+HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 32, 4, 2, 2, 257
 HEAD_DIM, FF = HIDDEN // HEADS, 24
 SHAPES = {
     "attn_norm": [HIDDEN],
@@ -105,9 +105,9 @@ class Conversion(InFolder):
         self.assertEqual([p.name for p in self.folder.iterdir()], ["m.gguf"])
 
     def test_rows_move_from_neighbours_to_halves(self):
-        rows = np.arange(8.0)[:, None]  # two heads of four rows
+        rows = np.arange(12.0)[:, None]  # two heads of six rows
         moved = gguf_to_hf.rows_to_halves(rows, heads=2)
-        self.assertEqual(moved[:, 0].tolist(), [0, 2, 1, 3, 4, 6, 5, 7])
+        self.assertEqual(moved[:, 0].tolist(), [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11])
 
     def test_every_tensor_arrives(self):
         weights = tiny_weights()
