@@ -150,7 +150,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// Reads a codec's parameters into its own type.
 fn parse_params<T: DeserializeOwned>(params: Params) -> Result<T, String> {
-    serde_json::from_value(Value::Object(params)).map_err(|e| e.to_string())
+    serde_path_to_error::deserialize(Value::Object(params)).map_err(|e| e.to_string())
 }
 
 /// Writes a codec's parameters, all of them.

@@ -1,0 +1,321 @@
+//! The main job through the real command, on the trained fixture and its variants.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::Value;
+use support::{Model, Tensor, Workspace, noise, run, tiny_llama};
+
+const PRESETS: [&str; 2] = ["on-device", "server"];
+
+/// Lowest SQNR in dB that each preset must reach on the fixture's linear layers. A 2-bit grid with
+/// one scale a row gives 9.25 dB on Gaussian weights, ASTC 6x6 about 14 dB and its adapter more.
+fn floor_db(preset: &str) -> f64 {
+    if preset == "server" { 13.5 } else { 7.5 }
+}
+
+fn sqnr(weights: &[f32], decoded: &[f32]) -> f64 {
+    let mut signal = 0.0;
+    let mut noise = 0.0;
+    for (&w, &d) in weights.iter().zip(decoded) {
+        signal += f64::from(w).powi(2);
+        noise += (f64::from(w) - f64::from(d)).powi(2);
+    }
+    10.0 * (signal / noise).log10()
+}
+
+fn manifest(workspace: &Workspace, folder: &str) -> Value {
+    serde_json::from_slice(&fs::read(workspace.path(folder).join("manifest.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn both_presets_compress_verify_and_decompress_every_variant() {
+    let variants: [(&str, Model); 5] = {
+        let model = Model::read(&tiny_llama());
+        [
+            ("f32", model.clone()),
+            ("bf16", model.clone().bf16()),
+            ("tied", model.clone().tied(false)),
+            ("tied copy", model.clone().tied(true)),
+            ("experts", model.stacked_experts(4)),
+        ]
+    };
+    for (variant, model) in variants {
+        let workspace = Workspace::new();
+        let shards = if variant == "bf16" { 3 } else { 1 };
+        model.write(&workspace.path("model"), shards, &tiny_llama());
+        for preset in PRESETS {
+            check_preset(&workspace, &model, preset, variant);
+        }
+    }
+}
+
+fn check_preset(workspace: &Workspace, model: &Model, preset: &str, variant: &str) {
+    let (out, back) = (format!("out-{preset}"), format!("back-{preset}"));
+    let plan = workspace.run("plan", "model", &["--preset", preset, "--json"]).ok().json();
+    let report =
+        workspace.run("compress", "model", &["-o", &out, "--preset", preset, "--json"]).ok().json();
+    assert_eq!(plan["totals"], report["totals"], "{variant}: the plan is what happens");
+
+    let stored: u64 = workspace
+        .files(&out)
+        .iter()
+        .filter(|(name, _)| name.ends_with(".safetensors"))
+        .map(|(_, bytes)| {
+            safetensors::SafeTensors::deserialize(bytes).unwrap().tensors().iter()
+                .map(|(_, view)| view.data().len() as u64).sum::<u64>()
+        })
+        .sum();
+    assert_eq!(report["totals"]["output_bytes"], stored, "{variant}: every byte is counted");
+
+    // Every source tensor is in the manifest, once.
+    let manifest = manifest(workspace, &out);
+    let names: Vec<&str> =
+        manifest["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), model.tensors.len());
+    assert!(names.iter().all(|name| model.tensors.contains_key(*name)));
+
+    let floor = floor_db(preset).to_string();
+    workspace
+        .run("verify", &out, &["--against", "model", "--min-sqnr", &floor])
+        .ok();
+    workspace.run("decompress", &out, &["-o", &back, "--dtype", "f32"]).ok();
+    check_decompressed(workspace, model, &manifest, &back, variant);
+}
+
+/// The decompressed weights have the SQNR that the manifest claims, by our own arithmetic.
+fn check_decompressed(
+    workspace: &Workspace,
+    model: &Model,
+    manifest: &Value,
+    back: &str,
+    variant: &str,
+) {
+    let decoded = Model::read(&workspace.path(back));
+    assert!(decoded.config.get("quantization_config").is_none());
+    let mut coded = 0;
+    for entry in manifest["tensors"].as_array().unwrap() {
+        let name = entry["name"].as_str().unwrap();
+        let source = &model.tensors[name];
+        match entry["status"].as_str().unwrap() {
+            "tied" => assert!(!decoded.tensors.contains_key(name)),
+            "kept" => assert_eq!(decoded.tensors[name].weights(), source.weights(), "{name}"),
+            _ => {
+                coded += 1;
+                let found = sqnr(&source.weights(), &decoded.tensors[name].weights());
+                let claimed = entry["sqnr_db"].as_f64().unwrap();
+                assert!((found - claimed).abs() < 1e-3, "{variant} {name}: {found} {claimed}");
+            }
+        }
+    }
+    assert!(coded > 10);
+}
+
+#[test]
+fn the_bytes_depend_on_input_recipe_and_seed_alone() {
+    for preset in PRESETS {
+        let one = Workspace::with_tiny_llama(1);
+        let three = Workspace::with_tiny_llama(3);
+        one.run("compress", "model", &["-o", "a", "--preset", preset, "--threads", "1"]).ok();
+        one.run("compress", "model", &["-o", "b", "--preset", preset, "--threads", "3"]).ok();
+        three.run("compress", "model", &["-o", "c", "--preset", preset, "--threads", "16"]).ok();
+        let expected = one.files("a");
+        for (what, files) in [("threads", one.files("b")), ("shards", three.files("c"))] {
+            let names = |files: &[(String, Vec<u8>)]| {
+                files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(names(&expected), names(&files), "{preset} {what}");
+            for ((name, a), (_, b)) in expected.iter().zip(&files) {
+                assert!(a == b, "{preset}: {name} depends on {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn adapters_kept_apart_and_merged_are_the_same_model() {
+    let workspace = Workspace::with_tiny_llama(1);
+    workspace.run("compress", "model", &["-o", "out", "--preset", "server"]).ok();
+    workspace.run("decompress", "out", &["-o", "merged", "--dtype", "f32"]).ok();
+    workspace
+        .run("decompress", "out", &["-o", "apart", "--dtype", "f32", "--adapters", "separate"])
+        .ok();
+    let (merged, apart) =
+        (Model::read(&workspace.path("merged")), Model::read(&workspace.path("apart")));
+    let adapter = fs::read(workspace.path("apart").join("adapter/adapter_model.safetensors")).unwrap();
+    let adapter = safetensors::SafeTensors::deserialize(&adapter).unwrap();
+    let factor = |key: String| {
+        let view = adapter.tensor(&key).unwrap();
+        Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() }
+    };
+    let module = "model.layers.1.mlp.up_proj";
+    let a = factor(format!("base_model.model.{module}.lora_A.weight"));
+    let b = factor(format!("base_model.model.{module}.lora_B.weight"));
+    let (rank, cols) = (a.shape[0], a.shape[1]);
+    assert_eq!((rank, b.shape[1]), (16, 16));
+    let (a, b) = (a.weights(), b.weights());
+    assert!(b.iter().any(|&x| x != 0.0));
+    let (merged, apart) = (
+        merged.tensors[&format!("{module}.weight")].weights(),
+        apart.tensors[&format!("{module}.weight")].weights(),
+    );
+    let mut largest: f32 = 0.0;
+    for (i, (&merged, &apart)) in merged.iter().zip(&apart).enumerate() {
+        let (row, col) = (i / cols, i % cols);
+        let product: f32 = (0..rank).map(|k| b[row * rank + k] * a[k * cols + col]).sum();
+        assert!((merged - (apart + product)).abs() < 1e-5, "[{row}, {col}]");
+        largest = largest.max(product.abs());
+    }
+    assert!(largest > 1e-2, "the adapter carries something");
+}
+
+#[test]
+fn recipes_and_overrides_decide() {
+    let workspace = Workspace::with_tiny_llama(1);
+    fs::write(
+        workspace.path("recipe.toml"),
+        "[[rule]]\nmatch = 'layers\\.0\\.'\nrole = 'linear'\ncodec = 'grid2'\ngroup = 32\nrank = 4\n\
+         [[rule]]\nrole = 'linear'\ncodec = 'int4'\ngroup = 32\n",
+    )
+    .unwrap();
+    workspace
+        .run("compress", "model", &[
+            "-o", "out", "--recipe", "recipe.toml",
+            "--tensor-type", "layers\\.1\\..*v_proj=grid2:group=128",
+            "--ignore", "layers\\.2\\.",
+        ])
+        .ok();
+    let manifest = manifest(&workspace, "out");
+    let find = |name: &str| {
+        let entries = manifest["tensors"].as_array().unwrap();
+        entries.iter().find(|t| t["name"] == name).unwrap().clone()
+    };
+    let zero = find("model.layers.0.mlp.up_proj.weight");
+    assert_eq!((&zero["codec"], &zero["params"]["group"]), (&"grid2".into(), &32.into()));
+    assert_eq!(zero["adapter"]["rank"], 4);
+    let one = find("model.layers.1.self_attn.v_proj.weight");
+    assert_eq!((&one["codec"], &one["params"]["group"]), (&"grid2".into(), &128.into()));
+    assert_eq!(find("model.layers.1.self_attn.q_proj.weight")["codec"], "int4");
+    let two = find("model.layers.2.self_attn.q_proj.weight");
+    assert_eq!((&two["status"], &two["why"]), (&"kept".into(), &"--ignore layers\\.2\\.".into()));
+    assert_eq!(find("lm_head.weight")["why"], "no rule of the recipe matches it");
+
+    // The resolved recipe gives the same bytes again.
+    workspace.run("compress", "model", &["-o", "again", "--recipe", "out/recipe.toml"]).ok();
+    let weights = |folder: &str| fs::read(workspace.path(folder).join("model.safetensors")).unwrap();
+    assert!(weights("out") == weights("again"));
+
+    workspace
+        .run("compress", "model", &["-o", "none", "--preset", "server", "--ignore", "no_such"])
+        .fails(2, &["rule 1", "no_such", "decides for no tensor"]);
+    workspace
+        .run("compress", "model", &["-o", "none", "--preset", "server", "--tensor-type", "norm=grid2"])
+        .fails(3, &["norm.weight", "grid2 takes matrices"]);
+    assert!(!workspace.path("none").exists());
+}
+
+#[test]
+fn shapes_at_the_edge_work() {
+    let shapes: [&[usize]; 9] =
+        [&[1, 1], &[1, 13], &[13, 1], &[7, 11], &[6, 6], &[97, 101], &[3, 5, 7], &[1, 1, 1], &[2, 6, 1]];
+    let mut tensors: Vec<(String, Tensor)> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| {
+            let count = shape.iter().product();
+            let name = if shape.len() == 3 { format!("experts.{i}") } else { format!("l{i}.weight") };
+            (name, Tensor::f32(shape, &noise(count, i as u64 + 1)))
+        })
+        .collect();
+    // A row of zeros, a matrix of zeros, and an outlier that needs the full range.
+    let mut weights = noise(50 * 64, 77);
+    weights[64..128].fill(0.0);
+    tensors.push(("zero_row.weight".into(), Tensor::f32(&[50, 64], &weights)));
+    tensors.push(("zeros.weight".into(), Tensor::f32(&[12, 12], &[0.0; 144])));
+    weights[3 * 64 + 5] = 4.0;
+    tensors.push(("outlier.weight".into(), Tensor::f32(&[50, 64], &weights)));
+    let tensors: Vec<(&str, Tensor)> =
+        tensors.iter().map(|(name, t)| (name.as_str(), t.clone())).collect();
+    let workspace = Workspace::with_tensors(&tensors);
+    for preset in PRESETS {
+        let (out, back) = (format!("out-{preset}"), format!("back-{preset}"));
+        workspace.run("compress", "model", &["-o", &out, "--preset", preset]).ok();
+        workspace.run("verify", &out, &["--against", "model"]).ok();
+        workspace.run("decompress", &out, &["-o", &back]).ok();
+        let decoded = Model::read(&workspace.path(&back));
+        let source: BTreeMap<&str, &Tensor> = tensors.iter().map(|(n, t)| (*n, t)).collect();
+        assert_eq!(decoded.tensors.len(), source.len());
+        for (name, tensor) in &decoded.tensors {
+            assert_eq!(tensor.shape, source[name.as_str()].shape);
+        }
+        let zero_row = decoded.tensors["zero_row.weight"].weights();
+        let largest = zero_row[64..128].iter().fold(0.0f32, |m, w| m.max(w.abs()));
+        assert!(largest < 1e-4, "{preset}: a row of zeros decodes to {largest}");
+        assert!(decoded.tensors["zeros.weight"].weights().iter().all(|&w| w == 0.0), "{preset}");
+    }
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let workspace = Workspace::with_tiny_llama(1);
+    workspace.run("compress", "model", &["-o", "out", "--preset", "server"]).ok();
+    let weights = workspace.path("out").join("model.safetensors");
+    let intact = fs::read(&weights).unwrap();
+
+    let mut bytes = intact.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    workspace
+        .run("verify", "out", &[])
+        .fails(6, &["model.layers", "does not have the hash of the manifest"]);
+
+    fs::write(&weights, &intact[..intact.len() - 3]).unwrap();
+    workspace.run("verify", "out", &[]).fails(3, &["model.safetensors", "truncated"]);
+
+    fs::write(&weights, &intact).unwrap();
+    let adapter = workspace.path("out").join("adapter_model.safetensors");
+    let intact = fs::read(&adapter).unwrap();
+    let mut bytes = intact.clone();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&adapter, &bytes).unwrap();
+    workspace.run("verify", "out", &[]).fails(6, &["adapter", "hash"]);
+
+    fs::write(&adapter, &intact).unwrap();
+    workspace.run("verify", "out", &[]).ok();
+    workspace
+        .run("verify", "out", &["--min-sqnr", "100"])
+        .fails(6, &["model.layers.0.mlp.down_proj.weight", "under 100 dB"]);
+
+    // Another model of the same shapes is not the original.
+    let mut other = Model::read(&tiny_llama());
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let mut weights = other.tensors[name].weights();
+    weights[0] += 1.0;
+    other.tensors.insert(name.into(), Tensor::f32(&other.tensors[name].shape.clone(), &weights));
+    other.write(&workspace.path("other"), 1, &tiny_llama());
+    workspace
+        .run("verify", "out", &["--against", "other"])
+        .fails(6, &[name, "other weights than those that were compressed"]);
+}
+
+#[test]
+fn inspect_lists_everything() {
+    let inspection =
+        run([std::ffi::OsStr::new("inspect"), tiny_llama().as_os_str(), "--json".as_ref()]).ok().json();
+    let model = Model::read(&tiny_llama());
+    let tensors = inspection["tensors"].as_array().unwrap();
+    assert_eq!(tensors.len(), model.tensors.len());
+    for line in tensors {
+        let tensor = &model.tensors[line["name"].as_str().unwrap()];
+        assert_eq!(line["bytes"], tensor.data.len());
+        assert_eq!(line["dtype"], "F32");
+    }
+    assert_eq!(inspection["roles"]["head"]["tensors"], 1);
+    assert_eq!(inspection["roles"]["embedding"]["tensors"], 1);
+    let bytes: usize = model.tensors.values().map(|t| t.data.len()).sum();
+    assert_eq!(inspection["bytes"], bytes);
+}
