@@ -1,8 +1,15 @@
 //! Weights as ASTC textures: block codec, reference decoder, texture layout.
 
+#[cfg(feature = "astcenc")]
+mod arm;
+mod coder;
 mod error;
 mod footprint;
+mod grid;
+mod row_scale;
 pub mod tables;
 
+pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params};
 pub use error::Error;
 pub use footprint::Footprint;
+pub use grid::BlockGrid;

@@ -1,0 +1,216 @@
+//! The matrix-level interface: weights to blocks and row scales, and back.
+
+use half::f16;
+
+#[cfg(feature = "astcenc")]
+use crate::arm::ArmContext;
+use crate::row_scale::row_scale;
+use crate::{BlockGrid, Error, Footprint};
+
+/// How the reader's hardware returns LDR texels (KDF 1.3 section 23.19).
+///
+/// The two differ by up to 0.79 of an 8-bit step, so a file must record which one was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DecodeMode {
+    /// The top 8 bits of the interpolated value, over 255.
+    Unorm8,
+    /// The interpolated 16-bit value over 65536, rounded towards zero to fp16.
+    Fp16,
+}
+
+/// Search effort of ARM's astcenc, by the names of its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ArmQuality {
+    /// `-fastest`.
+    Fastest,
+    /// `-fast`.
+    Fast,
+    /// `-medium`.
+    Medium,
+    /// `-thorough`.
+    Thorough,
+    /// `-exhaustive`.
+    Exhaustive,
+}
+
+/// Which program chooses the blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Encoder {
+    /// ARM's astcenc; [`Error::NoEncoder`] without the feature `astcenc`.
+    Arm(ArmQuality),
+}
+
+/// What a [`Coder`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Params {
+    /// Texels a block.
+    pub footprint: Footprint,
+    /// Texel precision of the reader; encoders optimise for it.
+    pub decode: DecodeMode,
+    /// Which program chooses the blocks.
+    pub encoder: Encoder,
+}
+
+/// Encodes and decodes panels of matrix rows.
+///
+/// Holds scratch memory and the encoder's tables (made on first use), so that one coder a thread
+/// is meant to be kept. Results do not depend on earlier calls or on the thread.
+#[derive(Debug)]
+pub struct Coder {
+    params: Params,
+    #[cfg(feature = "astcenc")]
+    arm: Option<ArmContext>,
+}
+
+impl Coder {
+    /// A coder; cheap, and free of encoder tables until [`encode_rows`](Self::encode_rows).
+    pub fn new(params: Params) -> Result<Self, Error> {
+        Ok(Self {
+            params,
+            #[cfg(feature = "astcenc")]
+            arm: None,
+        })
+    }
+
+    /// Encodes `rows` x `cols` finite weights, row-major, into blocks in raster order and one
+    /// scale a row.
+    ///
+    /// Row scale a = max|w| rounded up to f16, texel t = 0.5 + w/(2a): nothing clips. A row below
+    /// the smallest positive f16 (2^-24) gets scale 0 and decodes to zeros. Blocks over the right
+    /// or lower edge repeat the last texel. `rows` must be a multiple of the footprint's height
+    /// unless these are the last rows of the matrix.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `w` is not rows·cols long, `blocks` not [`BlockGrid::byte_len`] or
+    /// `scales` not `rows`; [`Error::NotFinite`]; [`Error::ScaleOverflow`] past 65504;
+    /// [`Error::NoEncoder`]; [`Error::Astcenc`].
+    pub fn encode_rows(
+        &mut self,
+        w: &[f32],
+        rows: usize,
+        cols: usize,
+        blocks: &mut [u8],
+        scales: &mut [f16],
+    ) -> Result<(), Error> {
+        let grid = BlockGrid::new(rows, cols, self.params.footprint);
+        check_lengths(&grid, w.len(), blocks.len(), scales.len())?;
+        if grid.block_count() == 0 {
+            scales.fill(f16::ZERO);
+            return Ok(());
+        }
+        for (row, (scale, weights)) in scales.iter_mut().zip(w.chunks_exact(cols)).enumerate() {
+            *scale = row_scale(row, weights)?;
+        }
+        match self.params.encoder {
+            Encoder::Arm(quality) => self.encode_arm(quality, &grid, w, blocks, scales),
+        }
+    }
+
+    #[cfg(feature = "astcenc")]
+    fn encode_arm(
+        &mut self,
+        quality: ArmQuality,
+        grid: &BlockGrid,
+        w: &[f32],
+        blocks: &mut [u8],
+        scales: &[f16],
+    ) -> Result<(), Error> {
+        let arm = match &mut self.arm {
+            Some(arm) => arm,
+            none => none.insert(ArmContext::new(grid.footprint, self.params.decode, quality)?),
+        };
+        let strip_rows = grid.footprint.height();
+        let strip_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
+        w.chunks(strip_rows * grid.cols)
+            .zip(scales.chunks(strip_rows))
+            .zip(blocks.chunks_exact_mut(strip_bytes))
+            .try_for_each(|((w, scales), blocks)| arm.encode_strip(w, grid.cols, scales, blocks))
+    }
+
+    #[cfg(not(feature = "astcenc"))]
+    fn encode_arm(
+        &mut self,
+        _quality: ArmQuality,
+        _grid: &BlockGrid,
+        _w: &[f32],
+        _blocks: &mut [u8],
+        _scales: &[f16],
+    ) -> Result<(), Error> {
+        Err(Error::NoEncoder("astcenc"))
+    }
+
+    /// Decodes blocks and row scales into `rows` x `cols` weights, ŵ = a·(2t̂ - 1) in f32.
+    ///
+    /// # Errors
+    /// [`Error::Length`] as for [`encode_rows`](Self::encode_rows); [`Error::Astcenc`].
+    pub fn decode_rows(
+        &mut self,
+        blocks: &[u8],
+        scales: &[f16],
+        rows: usize,
+        cols: usize,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let grid = BlockGrid::new(rows, cols, self.params.footprint);
+        check_lengths(&grid, out.len(), blocks.len(), scales.len())?;
+        if grid.block_count() == 0 {
+            return Ok(());
+        }
+        self.decode_arm(&grid, blocks, scales, out)
+    }
+
+    #[cfg(feature = "astcenc")]
+    fn decode_arm(
+        &mut self,
+        grid: &BlockGrid,
+        blocks: &[u8],
+        scales: &[f16],
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let Encoder::Arm(quality) = self.params.encoder;
+        let arm = match &mut self.arm {
+            Some(arm) => arm,
+            none => none.insert(ArmContext::new(grid.footprint, self.params.decode, quality)?),
+        };
+        let strip_rows = grid.footprint.height();
+        let strip_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
+        out.chunks_mut(strip_rows * grid.cols)
+            .zip(scales.chunks(strip_rows))
+            .zip(blocks.chunks_exact(strip_bytes))
+            .try_for_each(|((out, scales), blocks)| {
+                arm.decode_strip(blocks, scales, grid.cols, out)
+            })
+    }
+
+    #[cfg(not(feature = "astcenc"))]
+    fn decode_arm(
+        &mut self,
+        _grid: &BlockGrid,
+        _blocks: &[u8],
+        _scales: &[f16],
+        _out: &mut [f32],
+    ) -> Result<(), Error> {
+        Err(Error::NoEncoder("astcenc"))
+    }
+}
+
+fn check_lengths(
+    grid: &BlockGrid,
+    weights: usize,
+    blocks: usize,
+    scales: usize,
+) -> Result<(), Error> {
+    let lengths = [
+        ("weights", weights, grid.rows * grid.cols),
+        ("blocks", blocks, grid.byte_len()),
+        ("scales", scales, grid.rows),
+    ];
+    for (what, found, expected) in lengths {
+        if found != expected {
+            let BlockGrid { rows, cols, footprint } = *grid;
+            return Err(Error::Length { what, found, expected, rows, cols, footprint });
+        }
+    }
+    Ok(())
+}
