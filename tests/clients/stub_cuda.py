@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Empty CUDA libraries, so that PyTorch's Linux wheel starts without 3 GB of NVIDIA wheels.
+"""Empty CUDA libraries, so that PyTorch's Linux wheel starts without the several GB of CUDA wheels.
 
     python stub_cuda.py VENV OUT
     LD_LIBRARY_PATH=OUT VENV/bin/python transformers_load.py ...
