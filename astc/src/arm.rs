@@ -44,9 +44,9 @@ impl ArmContext {
             DecodeMode::Fp16 => Flags::empty(),
         };
         let (width, height) = (footprint.width() as u32, footprint.height() as u32);
-        let config =
-            config_init(Profile::Ldr, width, height, 1, preset, flags).map_err(astcenc_error)?;
-        let context = Context::new(&config).map_err(astcenc_error)?;
+        let config = config_init(Profile::Ldr, width, height, 1, preset, flags)
+            .map_err(|e| astcenc_error(&e))?;
+        let context = Context::new(&config).map_err(|e| astcenc_error(&e))?;
         Ok(Self { context, decode, texels: Vec::new(), texels_u8: Vec::new() })
     }
 
@@ -67,9 +67,9 @@ impl ArmContext {
         }
         let mut plane = self.texels.as_mut_ptr().cast();
         let mut image = image(cols, scales.len(), astcenc_type_ASTCENC_TYPE_F32, &mut plane);
-        self.context.compress(&mut image, Swizzle::RRR1, blocks).map_err(astcenc_error)?;
+        self.context.compress(&mut image, Swizzle::RRR1, blocks).map_err(|e| astcenc_error(&e))?;
         // Without the reset the next call reports success and writes nothing.
-        self.context.compress_reset().map_err(astcenc_error)
+        self.context.compress_reset().map_err(|e| astcenc_error(&e))
     }
 
     /// Decodes one row of blocks, the reverse of [`encode_strip`](Self::encode_strip).
@@ -96,8 +96,8 @@ impl ArmContext {
                 self.context.decompress(blocks, &mut image, Swizzle::IDENTITY)
             }
         }
-        .map_err(astcenc_error)?;
-        self.context.decompress_reset().map_err(astcenc_error)?;
+        .map_err(|e| astcenc_error(&e))?;
+        self.context.decompress_reset().map_err(|e| astcenc_error(&e))?;
         for (row, (out, scale)) in out.chunks_exact_mut(cols).zip(scales).enumerate() {
             let scale = scale.to_f32();
             for (col, out) in out.iter_mut().enumerate() {
@@ -123,6 +123,6 @@ fn image(
     astcenc_image { dim_x: width as u32, dim_y: height as u32, dim_z: 1, data_type, data: plane }
 }
 
-fn astcenc_error(error: ctt_astcenc::Error) -> Error {
+fn astcenc_error(error: &ctt_astcenc::Error) -> Error {
     Error::Astcenc(error.to_string())
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "astcenc")]
 mod arm;
 mod coder;
+pub mod decode;
 mod error;
 mod footprint;
 mod grid;

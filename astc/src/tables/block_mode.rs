@@ -99,12 +99,10 @@ mod tests {
     #[test]
     fn modes_worked_by_hand() {
         // D=0 H=0, B=10 A=00, R0=0, 00, R2R1=11: width 2+4, height 0+2, range index 6 (6 levels).
-        let mode = BlockMode::decode(0b00_1000_0_00_11).unwrap();
+        let mode = BlockMode::decode(0b01_0000_0011).unwrap();
         assert_eq!((mode.grid_width, mode.grid_height, mode.weights.levels()), (6, 2, 6));
         // The 6x6 grid sits in the row BB 10 AA R0 R2 R1 00; range index 6, 5, 4, one plane.
-        for (bits, levels) in
-            [(0b00_10_00_0_11_00, 6), (0b00_10_00_1_10_00, 5), (0b00_10_00_0_10_00, 4)]
-        {
+        for (bits, levels) in [(0b1_0000_1100, 6), (0b1_0001_1000, 5), (0b1_0000_1000, 4)] {
             let expected = BlockMode {
                 grid_width: 6,
                 grid_height: 6,
@@ -118,9 +116,9 @@ mod tests {
 
     #[test]
     fn reserved_and_oversized_modes_are_refused() {
-        assert_eq!(BlockMode::decode(0b001_1111_1100), None, "void extent");
+        assert_eq!(BlockMode::decode(0b01_1111_1100), None, "void extent");
         assert_eq!(BlockMode::decode(0), None, "reserved");
-        assert_eq!(BlockMode::decode(0b001_1100_1000), None, "reserved sizes");
+        assert_eq!(BlockMode::decode(0b01_1100_1000), None, "reserved sizes");
         let legal = (0..1 << 11).filter_map(BlockMode::decode).collect::<Vec<_>>();
         assert!(
             legal.iter().all(|m| m.weight_count() <= 64 && (24..=96).contains(&m.weight_bits()))

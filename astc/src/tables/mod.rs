@@ -20,7 +20,8 @@ mod unquant;
 pub use block_mode::BlockMode;
 pub use ise::{QUINT_BLOCKS, TRIT_BLOCKS, pack_quints, pack_trits, read_ise, write_ise};
 pub use partition::{
-    PARTITION_SEEDS, PartitionPattern, distinct_patterns, is_small_block, select_partition,
+    PARTITION_SEEDS, PartitionPattern, PartitionPlanes, distinct_patterns, is_small_block,
+    select_partition,
 };
 pub use quant::Quant;
 pub use unquant::{colour_values, weight_values};

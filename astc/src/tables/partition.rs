@@ -31,41 +31,70 @@ const fn hash52(seed: u32) -> u32 {
     p
 }
 
-/// Partition index (0..`partitions`) of the texel in column `x`, row `y` of a 2D block.
-///
-/// `seed` is the 10-bit partition index of the block, `partitions` 1..=4, `small_block` as
-/// [`is_small_block`] says.
-pub const fn select_partition(seed: u16, x: u32, y: u32, partitions: u32, small_block: bool) -> u8 {
-    if partitions == 1 {
-        return 0;
-    }
-    let (x, y) = if small_block { (x << 1, y << 1) } else { (x, y) };
-    let seed = seed as u32 + (partitions - 1) * 1024;
-    let hash = hash52(seed);
+/// The partition hash of one block: a saw-tooth plane for each partition, the highest of which
+/// owns a texel.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionPlanes {
+    /// Slope in x, slope in y and phase of each plane, of which bits 5..=0 of the sum count.
+    planes: [[u32; 3]; 4],
+    partitions: usize,
+}
 
-    let by_count = if partitions == 3 { 6 } else { 5 };
-    let by_seed = if seed & 2 != 0 { 4 } else { 5 };
-    let (shift_x, shift_y) = if seed & 1 != 0 { (by_seed, by_count) } else { (by_count, by_seed) };
-
-    // The depth factors (nibbles 9 to 12 of the specification) meet z = 0 in a 2D block.
-    let mut best = 0;
-    let mut best_value = 0;
-    let mut partition = 0;
-    while partition < partitions {
-        let nibble_x = (hash >> (8 * partition)) & 0xF;
-        let nibble_y = (hash >> (8 * partition + 4)) & 0xF;
-        let factor_x = (nibble_x * nibble_x) >> shift_x;
-        let factor_y = (nibble_y * nibble_y) >> shift_y;
-        let phase = hash >> (14 - 4 * partition);
-        let value = (factor_x * x + factor_y * y).wrapping_add(phase) & 0x3F;
-        // Ties go to the lower index.
-        if partition == 0 || value > best_value {
-            best = partition;
-            best_value = value;
+impl PartitionPlanes {
+    /// The planes of a 2D block with the 10-bit `seed`, 1..=4 `partitions`, and `small_block` as
+    /// [`is_small_block`] says.
+    ///
+    /// # Panics
+    /// If there are more than four partitions.
+    pub const fn new(seed: u16, partitions: usize, small_block: bool) -> Self {
+        let mut planes = [[0; 3]; 4];
+        if partitions == 1 {
+            return Self { planes, partitions };
         }
-        partition += 1;
+        let hash = hash52(seed as u32 + (partitions as u32 - 1) * 1024);
+        let by_count = if partitions == 3 { 6 } else { 5 };
+        let by_seed = if seed & 2 != 0 { 4 } else { 5 };
+        let (shift_x, shift_y) =
+            if seed & 1 != 0 { (by_seed, by_count) } else { (by_count, by_seed) };
+        // A small block doubles its coordinates, which is the same as doubling the slopes.
+        let double = small_block as u32;
+
+        // The depth slopes (nibbles 9 to 12 of the specification) meet z = 0 in a 2D block.
+        let mut partition = 0;
+        while partition < partitions {
+            let nibble_x = (hash >> (8 * partition)) & 0xF;
+            let nibble_y = (hash >> (8 * partition + 4)) & 0xF;
+            planes[partition] = [
+                ((nibble_x * nibble_x) >> shift_x) << double,
+                ((nibble_y * nibble_y) >> shift_y) << double,
+                (hash >> (14 - 4 * partition)) & 0x3F,
+            ];
+            partition += 1;
+        }
+        Self { planes, partitions }
     }
-    best as u8
+
+    /// Partition of the texel in column `x`, row `y`; ties go to the lower index.
+    pub const fn partition(&self, x: u32, y: u32) -> u8 {
+        let mut best = 0;
+        let mut best_height = 0;
+        let mut partition = 0;
+        while partition < self.partitions {
+            let [slope_x, slope_y, phase] = self.planes[partition];
+            let height = (slope_x * x + slope_y * y + phase) & 0x3F;
+            if height > best_height {
+                best = partition;
+                best_height = height;
+            }
+            partition += 1;
+        }
+        best as u8
+    }
+}
+
+/// Partition index (0..`partitions`) of one texel, see [`PartitionPlanes`].
+pub const fn select_partition(seed: u16, x: u32, y: u32, partitions: u32, small_block: bool) -> u8 {
+    PartitionPlanes::new(seed, partitions as usize, small_block).partition(x, y)
 }
 
 /// One way of cutting a block's texels into partitions.
@@ -80,13 +109,10 @@ pub struct PartitionPattern {
 impl PartitionPattern {
     /// The pattern of one seed.
     pub fn of_seed(footprint: Footprint, partitions: usize, seed: u16) -> Self {
-        let small = is_small_block(footprint);
+        let planes = PartitionPlanes::new(seed, partitions, is_small_block(footprint));
         let (width, height) = (footprint.width() as u32, footprint.height() as u32);
-        let texels = (0..height)
-            .flat_map(|y| {
-                (0..width).map(move |x| select_partition(seed, x, y, partitions as u32, small))
-            })
-            .collect();
+        let texels =
+            (0..height).flat_map(|y| (0..width).map(move |x| planes.partition(x, y))).collect();
         Self { seed, texels }
     }
 
