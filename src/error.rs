@@ -98,6 +98,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Recipe { .. } => 2,
             Self::Header { .. } | Self::Checkpoint { .. } | Self::Tensor { .. } => 3,
+            Self::Adapter(compress_model_lora::Error::Io { .. }) => 4,
             Self::Adapter(_) => 3,
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
             Self::Verification { .. } => 6,
