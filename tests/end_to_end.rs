@@ -27,7 +27,8 @@ fn sqnr(weights: &[f32], decoded: &[f32]) -> f64 {
 }
 
 fn manifest(workspace: &Workspace, folder: &str) -> Value {
-    serde_json::from_slice(&fs::read(workspace.path(folder).join("manifest.json")).unwrap()).unwrap()
+    serde_json::from_slice(&fs::read(workspace.path(folder).join("manifest.json")).unwrap())
+        .unwrap()
 }
 
 #[test]
@@ -64,23 +65,29 @@ fn check_preset(workspace: &Workspace, model: &Model, preset: &str, variant: &st
         .iter()
         .filter(|(name, _)| name.ends_with(".safetensors"))
         .map(|(_, bytes)| {
-            safetensors::SafeTensors::deserialize(bytes).unwrap().tensors().iter()
-                .map(|(_, view)| view.data().len() as u64).sum::<u64>()
+            safetensors::SafeTensors::deserialize(bytes)
+                .unwrap()
+                .tensors()
+                .iter()
+                .map(|(_, view)| view.data().len() as u64)
+                .sum::<u64>()
         })
         .sum();
     assert_eq!(report["totals"]["output_bytes"], stored, "{variant}: every byte is counted");
 
     // Every source tensor is in the manifest, once.
     let manifest = manifest(workspace, &out);
-    let names: Vec<&str> =
-        manifest["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = manifest["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names.len(), model.tensors.len());
     assert!(names.iter().all(|name| model.tensors.contains_key(*name)));
 
     let floor = floor_db(preset).to_string();
-    workspace
-        .run("verify", &out, &["--against", "model", "--min-sqnr", &floor])
-        .ok();
+    workspace.run("verify", &out, &["--against", "model", "--min-sqnr", &floor]).ok();
     workspace.run("decompress", &out, &["-o", &back, "--dtype", "f32"]).ok();
     check_decompressed(workspace, model, &manifest, &back, variant);
 }
@@ -144,7 +151,8 @@ fn adapters_kept_apart_and_merged_are_the_same_model() {
         .ok();
     let (merged, apart) =
         (Model::read(&workspace.path("merged")), Model::read(&workspace.path("apart")));
-    let adapter = fs::read(workspace.path("apart").join("adapter/adapter_model.safetensors")).unwrap();
+    let adapter =
+        fs::read(workspace.path("apart").join("adapter/adapter_model.safetensors")).unwrap();
     let adapter = safetensors::SafeTensors::deserialize(&adapter).unwrap();
     let factor = |key: String| {
         let view = adapter.tensor(&key).unwrap();
@@ -181,11 +189,20 @@ fn recipes_and_overrides_decide() {
     )
     .unwrap();
     workspace
-        .run("compress", "model", &[
-            "-o", "out", "--recipe", "recipe.toml",
-            "--tensor-type", "layers\\.1\\..*v_proj=grid2:group=128",
-            "--ignore", "layers\\.2\\.",
-        ])
+        .run(
+            "compress",
+            "model",
+            &[
+                "-o",
+                "out",
+                "--recipe",
+                "recipe.toml",
+                "--tensor-type",
+                "layers\\.1\\..*v_proj=grid2:group=128",
+                "--ignore",
+                "layers\\.2\\.",
+            ],
+        )
         .ok();
     let manifest = manifest(&workspace, "out");
     let find = |name: &str| {
@@ -204,28 +221,43 @@ fn recipes_and_overrides_decide() {
 
     // The resolved recipe gives the same bytes again.
     workspace.run("compress", "model", &["-o", "again", "--recipe", "out/recipe.toml"]).ok();
-    let weights = |folder: &str| fs::read(workspace.path(folder).join("model.safetensors")).unwrap();
+    let weights =
+        |folder: &str| fs::read(workspace.path(folder).join("model.safetensors")).unwrap();
     assert!(weights("out") == weights("again"));
 
     workspace
         .run("compress", "model", &["-o", "none", "--preset", "server", "--ignore", "no_such"])
         .fails(2, &["rule 1", "no_such", "decides for no tensor"]);
     workspace
-        .run("compress", "model", &["-o", "none", "--preset", "server", "--tensor-type", "norm=grid2"])
+        .run(
+            "compress",
+            "model",
+            &["-o", "none", "--preset", "server", "--tensor-type", "norm=grid2"],
+        )
         .fails(3, &["norm.weight", "grid2 takes matrices"]);
     assert!(!workspace.path("none").exists());
 }
 
 #[test]
 fn shapes_at_the_edge_work() {
-    let shapes: [&[usize]; 9] =
-        [&[1, 1], &[1, 13], &[13, 1], &[7, 11], &[6, 6], &[97, 101], &[3, 5, 7], &[1, 1, 1], &[2, 6, 1]];
+    let shapes: [&[usize]; 9] = [
+        &[1, 1],
+        &[1, 13],
+        &[13, 1],
+        &[7, 11],
+        &[6, 6],
+        &[97, 101],
+        &[3, 5, 7],
+        &[1, 1, 1],
+        &[2, 6, 1],
+    ];
     let mut tensors: Vec<(String, Tensor)> = shapes
         .iter()
         .enumerate()
         .map(|(i, shape)| {
             let count = shape.iter().product();
-            let name = if shape.len() == 3 { format!("experts.{i}") } else { format!("l{i}.weight") };
+            let name =
+                if shape.len() == 3 { format!("experts.{i}") } else { format!("l{i}.weight") };
             (name, Tensor::f32(shape, &noise(count, i as u64 + 1)))
         })
         .collect();
@@ -305,7 +337,9 @@ fn damage_is_found_and_named() {
 #[test]
 fn inspect_lists_everything() {
     let inspection =
-        run([std::ffi::OsStr::new("inspect"), tiny_llama().as_os_str(), "--json".as_ref()]).ok().json();
+        run([std::ffi::OsStr::new("inspect"), tiny_llama().as_os_str(), "--json".as_ref()])
+            .ok()
+            .json();
     let model = Model::read(&tiny_llama());
     let tensors = inspection["tensors"].as_array().unwrap();
     assert_eq!(tensors.len(), model.tensors.len());

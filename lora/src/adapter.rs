@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn roots_are_shared_and_overflow_is_refused() {
-        let svd = TruncatedSvd { u: vec![1.0, 0.0], s: vec![4.0], vt: vec![0.5; 3], rows: 2, cols: 3 };
+        let svd =
+            TruncatedSvd { u: vec![1.0, 0.0], s: vec![4.0], vt: vec![0.5; 3], rows: 2, cols: 3 };
         let adapter = Adapter::from_svd(&svd).unwrap();
         assert_eq!(adapter.a, [f16::ONE; 3]);
         assert_eq!(adapter.b, [f16::from_f32(2.0), f16::ZERO]);

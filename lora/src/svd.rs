@@ -9,11 +9,10 @@
 //! Each step reads W once, panel by panel. Cost: 4·rows·cols·b flops a step; memory: the basis
 //! and its image, (rows + cols)·b·steps numbers.
 
-
+use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
-use faer::diag::Diag;
 use faer::prelude::{IntoConst, Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rand::{RngExt, SeedableRng};
@@ -139,7 +138,7 @@ fn orthonormalise(block: &mut Mat<f32>, basis: MatRef<'_, f32>) {
             matmul(&mut shadow, Accum::Replace, basis.transpose(), &*block, 1.0, Par::Seq);
             matmul(&mut *block, Accum::Add, basis, &shadow, -1.0, Par::Seq);
         }
-        for j in 0..block.ncols() {
+        for (j, before) in before.iter().enumerate() {
             for i in 0..j {
                 let (done, rest) = block.as_mut().split_at_col_mut(j);
                 let done = done.into_const();
@@ -151,7 +150,7 @@ fn orthonormalise(block: &mut Mat<f32>, basis: MatRef<'_, f32>) {
                 }
             }
             let length = norm(block.col_as_slice(j));
-            let scale = if length > DEPENDENT * before[j] { 1.0 / length } else { 0.0 };
+            let scale = if length > DEPENDENT * before { 1.0 / length } else { 0.0 };
             for value in block.col_as_slice_mut(j) {
                 *value = (f64::from(*value) * scale) as f32;
             }
@@ -179,7 +178,7 @@ fn norm(a: &[f32]) -> f64 {
     dot(a, a).sqrt()
 }
 
-/// What one pass over W gives.
+/// What one pass over W, or over some of its rows, gives.
 struct Step {
     /// W·Q, [rows, block].
     image: Mat<f32>,
@@ -195,7 +194,7 @@ fn apply(w: &impl Panels, q: MatRef<'_, f32>) -> Result<Step, Error> {
     let (rows, cols, block) = (w.rows(), w.cols(), q.ncols());
     let step = panel_rows(cols);
     let stripe = rows.div_ceil(step).div_ceil(STRIPES) * step;
-    let stripes: Vec<Result<(Mat<f32>, Mat<f32>), Error>> = (0..rows)
+    let stripes: Vec<Result<Step, Error>> = (0..rows)
         .step_by(stripe)
         .collect::<Vec<_>>()
         .into_par_iter()
@@ -205,10 +204,10 @@ fn apply(w: &impl Panels, q: MatRef<'_, f32>) -> Result<Step, Error> {
     let mut back = Mat::<f32>::zeros(cols, block);
     let mut first = 0;
     for stripe in stripes {
-        let (part, sum) = stripe?;
-        image.get_mut(first..first + part.nrows(), ..).copy_from(&part);
-        first += part.nrows();
-        back += sum;
+        let part = stripe?;
+        image.get_mut(first..first + part.image.nrows(), ..).copy_from(&part.image);
+        first += part.image.nrows();
+        back += part.back;
     }
     Ok(Step { image, back })
 }
@@ -219,7 +218,7 @@ fn apply_stripe(
     first: usize,
     last: usize,
     step: usize,
-) -> Result<(Mat<f32>, Mat<f32>), Error> {
+) -> Result<Step, Error> {
     let (cols, block) = (w.cols(), q.ncols());
     let mut image = Mat::zeros(last - first, block);
     let mut back = Mat::zeros(cols, block);
@@ -236,7 +235,7 @@ fn apply_stripe(
         matmul(rows.rb_mut(), Accum::Replace, panel, q, 1.0, Par::Seq);
         matmul(&mut back, Accum::Add, panel.transpose(), rows.rb(), 1.0, Par::Seq);
     }
-    Ok((image, back))
+    Ok(Step { image, back })
 }
 
 /// The best rank-`rank` approximation of W within the basis Q, given the image W·Q.
@@ -246,8 +245,7 @@ fn rayleigh_ritz(basis: &Mat<f32>, image: &Mat<f32>, rank: usize) -> Result<Trun
     // Eigenvalues come in ascending order.
     let leading = vectors.get(.., width - rank..).to_owned();
     let leading = Mat::from_fn(width, rank, |i, k| leading[(i, rank - 1 - k)] as f32);
-    let s: Vec<f32> =
-        (0..rank).map(|k| values[width - 1 - k].max(0.0).sqrt() as f32).collect();
+    let s: Vec<f32> = (0..rank).map(|k| values[width - 1 - k].max(0.0).sqrt() as f32).collect();
     let (rows, cols) = (image.nrows(), basis.nrows());
     let mut u = vec![0.0; rows * rank];
     let u_view = MatMut::from_row_major_slice_mut(&mut u, rows, rank);
@@ -283,8 +281,7 @@ fn eigen(a: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
     let mut values = Diag::<f64>::zeros(n);
     let mut vectors = Mat::<f64>::zeros(n, n);
     let params = Default::default();
-    let scratch =
-        self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, Par::Seq, params);
+    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, Par::Seq, params);
     let mut buffer = MemBuffer::new(scratch);
     self_adjoint_evd(
         a.as_ref(),
@@ -362,8 +359,12 @@ mod tests {
     #[test]
     fn small_thin_and_deficient_matrices_are_exact() {
         for (rows, cols) in [(1, 1), (1, 17), (17, 1), (5, 7), (23, 19), (64, 3)] {
-            let w: Vec<f32> = random_block(rows, cols, 3).as_ref().transpose().col_iter()
-                .flat_map(|c| c.iter().copied().collect::<Vec<_>>()).collect();
+            let w: Vec<f32> = random_block(rows, cols, 3)
+                .as_ref()
+                .transpose()
+                .col_iter()
+                .flat_map(|c| c.iter().copied().collect::<Vec<_>>())
+                .collect();
             let matrix = DenseMatrix::new(&w, cols);
             let svd = truncated_svd(&matrix, &SvdOptions::new(64)).unwrap();
             assert_eq!(svd.s.len(), rows.min(cols));
@@ -406,6 +407,8 @@ mod tests {
         let mut w = vec![1.0; 2000 * 30];
         w[1500 * 30] = f32::NAN;
         let error = truncated_svd(&DenseMatrix::new(&w, 30), &SvdOptions::new(4)).unwrap_err();
-        assert!(matches!(error, Error::NonFinite { first, last } if (first..=last).contains(&1500)));
+        assert!(
+            matches!(error, Error::NonFinite { first, last } if (first..=last).contains(&1500))
+        );
     }
 }

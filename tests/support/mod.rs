@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: the real fixture, its variants, and the command.
 
 // Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 #[path = "../../fixtures/variants.rs"]
 pub mod variants;
@@ -13,7 +13,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use variants::{Model, Tensor, write_safetensors};
+pub use variants::{Model, Tensor};
 
 /// The trained fixture: a Llama model of 1-2 M parameters in F32.
 pub fn tiny_llama() -> PathBuf {

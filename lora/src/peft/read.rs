@@ -89,7 +89,8 @@ impl PeftReader {
         match factor.iter().position(|x| !x.is_finite()) {
             None => Ok(factor),
             Some(i) => {
-                let message = format!("{key:?} holds {} at element {i}, not an fp16 number", values[i]);
+                let message =
+                    format!("{key:?} holds {} at element {i}, not an fp16 number", values[i]);
                 Err(bad(&self.path, message))
             }
         }

@@ -104,11 +104,7 @@ fn bytes(values: &[f16]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-fn write_config(
-    path: &Path,
-    planned: &[PlannedAdapter],
-    base_model: &str,
-) -> Result<(), Error> {
+fn write_config(path: &Path, planned: &[PlannedAdapter], base_model: &str) -> Result<(), Error> {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for plan in planned {
         *counts.entry(plan.rank).or_default() += 1;
