@@ -4,17 +4,19 @@
 //! `cargo test --release -p compress-model-astc --test decoder_against_astcenc -- --ignored --nocapture`
 #![cfg(feature = "astcenc")]
 
-mod oracle;
+mod astcenc;
+mod random_blocks;
 
 use std::collections::BTreeSet;
 
+use astcenc::Astcenc;
 use compress_model_astc::Footprint;
 use compress_model_astc::decode::{Profile, decode_fp16, decode_unorm8};
 use ctt_astcenc::{Flags, Profile as ArmProfile};
 use half::f16;
-use oracle::{Astcenc, Blocks, Fields};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use random_blocks::{Blocks, Fields};
 
 const BATCH: usize = 1000;
 
