@@ -4,6 +4,7 @@ use half::f16;
 
 #[cfg(feature = "astcenc")]
 use crate::arm::ArmContext;
+use crate::decode::LuminanceDecoder;
 use crate::row_scale::row_scale;
 use crate::{BlockGrid, Error, Footprint};
 
@@ -59,6 +60,7 @@ pub struct Params {
 #[derive(Debug)]
 pub struct Coder {
     params: Params,
+    decoder: Option<LuminanceDecoder>,
     #[cfg(feature = "astcenc")]
     arm: Option<ArmContext>,
 }
@@ -68,6 +70,7 @@ impl Coder {
     pub fn new(params: Params) -> Result<Self, Error> {
         Ok(Self {
             params,
+            decoder: None,
             #[cfg(feature = "astcenc")]
             arm: None,
         })
@@ -142,8 +145,11 @@ impl Coder {
 
     /// Decodes blocks and row scales into `rows` x `cols` weights, ŵ = a·(2t̂ - 1) in f32.
     ///
+    /// Needs no encoder and no feature. t̂ is the red channel of the texel, so an illegal block
+    /// (LDR error colour, magenta) decodes to its rows' scales.
+    ///
     /// # Errors
-    /// [`Error::Length`] as for [`encode_rows`](Self::encode_rows); [`Error::Astcenc`].
+    /// [`Error::Length`] as for [`encode_rows`](Self::encode_rows).
     pub fn decode_rows(
         &mut self,
         blocks: &[u8],
@@ -157,41 +163,17 @@ impl Coder {
         if grid.block_count() == 0 {
             return Ok(());
         }
-        self.decode_arm(&grid, blocks, scales, out)
-    }
-
-    #[cfg(feature = "astcenc")]
-    fn decode_arm(
-        &mut self,
-        grid: &BlockGrid,
-        blocks: &[u8],
-        scales: &[f16],
-        out: &mut [f32],
-    ) -> Result<(), Error> {
-        let Encoder::Arm(quality) = self.params.encoder;
-        let arm = match &mut self.arm {
-            Some(arm) => arm,
-            none => none.insert(ArmContext::new(grid.footprint, self.params.decode, quality)?),
-        };
-        let strip_rows = grid.footprint.height();
+        let Params { footprint, decode, .. } = self.params;
+        let decoder = self.decoder.get_or_insert_with(|| LuminanceDecoder::new(footprint, decode));
         let strip_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
-        out.chunks_mut(strip_rows * grid.cols)
-            .zip(scales.chunks(strip_rows))
+        for ((out, scales), blocks) in out
+            .chunks_mut(footprint.height() * cols)
+            .zip(scales.chunks(footprint.height()))
             .zip(blocks.chunks_exact(strip_bytes))
-            .try_for_each(|((out, scales), blocks)| {
-                arm.decode_strip(blocks, scales, grid.cols, out)
-            })
-    }
-
-    #[cfg(not(feature = "astcenc"))]
-    fn decode_arm(
-        &mut self,
-        _grid: &BlockGrid,
-        _blocks: &[u8],
-        _scales: &[f16],
-        _out: &mut [f32],
-    ) -> Result<(), Error> {
-        Err(Error::NoEncoder("astcenc"))
+        {
+            decoder.decode_strip(blocks, scales, cols, out);
+        }
+        Ok(())
     }
 }
 

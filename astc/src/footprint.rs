@@ -58,6 +58,11 @@ impl Footprint {
         self.width() * self.height()
     }
 
+    /// Position in [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        Self::ALL.iter().position(|&f| f == self).expect("invariant: ALL lists every footprint")
+    }
+
     /// Bits a weight when no block is padded: 128 over the texels, without row scales.
     pub fn bits_per_weight(self) -> f64 {
         128.0 / self.texels() as f64

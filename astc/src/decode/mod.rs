@@ -11,11 +11,14 @@
 mod block;
 mod endpoints;
 mod hdr;
+mod luminance;
+mod luminance_tables;
 mod texels;
 
 use half::f16;
 
 pub use block::BlockError;
+pub(crate) use luminance::LuminanceDecoder;
 
 use crate::Footprint;
 use block::Block;

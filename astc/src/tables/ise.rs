@@ -153,58 +153,49 @@ const QUINT_SPLIT: [u32; 3] = [3, 2, 2];
 ///
 /// Weights: pass `block.reverse_bits()` and offset 0. Bits past 127 read as zero.
 pub fn read_ise(bits: u128, offset: usize, quant: Quant, out: &mut [u8]) {
-    let mut reader = Reader {
-        bits: bits.checked_shr(offset as u32).unwrap_or(0),
-        left: quant.ise_bits(out.len()),
-    };
+    let mut bits = bits.checked_shr(offset as u32).unwrap_or(0);
+    let length = quant.ise_bits(out.len());
+    if length < 128 {
+        bits &= (1 << length) - 1;
+    }
     let plain = quant.bits();
     if quant.has_trit() {
         for group in out.chunks_mut(5) {
-            let block = reader.group(plain, &TRIT_SPLIT, group);
+            let block = read_group(bits as u64, plain, &TRIT_SPLIT, group);
             for (value, trit) in group.iter_mut().zip(TRIT_BLOCKS[block]) {
                 *value |= trit << plain;
             }
+            bits >>= 5 * plain + 8;
         }
     } else if quant.has_quint() {
         for group in out.chunks_mut(3) {
-            let block = reader.group(plain, &QUINT_SPLIT, group);
+            let block = read_group(bits as u64, plain, &QUINT_SPLIT, group);
             for (value, quint) in group.iter_mut().zip(QUINT_BLOCKS[block]) {
                 *value |= quint << plain;
             }
+            bits >>= 3 * plain + 7;
         }
     } else {
         for value in out {
-            *value = reader.take(plain) as u8;
+            *value = (bits as u32 & ((1 << plain) - 1)) as u8;
+            bits >>= plain;
         }
     }
 }
 
-struct Reader {
-    bits: u128,
-    left: usize,
-}
-
-impl Reader {
-    /// The next `count` (at most 8) bits; those past the end of the sequence are zero.
-    fn take(&mut self, count: u32) -> u32 {
-        let count = count.min(self.left as u32);
-        let value = self.bits as u32 & ((1 << count) - 1);
-        self.bits >>= count;
-        self.left -= count as usize;
-        value
+/// Reads the plain bits of a group (at most 38 bits together) into `values` and returns its
+/// shared block.
+fn read_group(mut bits: u64, plain: u32, split: &[u32], values: &mut [u8]) -> usize {
+    let mut block = 0;
+    let mut position = 0;
+    for (value, &width) in values.iter_mut().zip(split) {
+        *value = (bits & ((1 << plain) - 1)) as u8;
+        bits >>= plain;
+        block |= (bits as usize & ((1 << width) - 1)) << position;
+        bits >>= width;
+        position += width;
     }
-
-    /// Reads the plain bits of a group into `values` and returns its shared block.
-    fn group(&mut self, plain: u32, split: &[u32], values: &mut [u8]) -> usize {
-        let mut block = 0;
-        let mut position = 0;
-        for (value, &width) in values.iter_mut().zip(split) {
-            *value = self.take(plain) as u8;
-            block |= self.take(width) << position;
-            position += width;
-        }
-        block as usize
-    }
+    block
 }
 
 /// The sequence of `values` of range `quant` as an integer whose bit 0 is the first bit; it has

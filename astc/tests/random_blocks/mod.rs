@@ -75,6 +75,26 @@ impl Blocks {
     }
 }
 
+/// A block as a weight encoder writes it: one plane, a weight a texel, luminance endpoints.
+/// `None` if the footprint has no such grid.
+pub(crate) fn luminance(footprint: Footprint, rng: &mut impl Rng) -> Option<u128> {
+    let full = |&bits: &u16| {
+        BlockMode::decode(bits).is_some_and(|mode| {
+            let grid = (usize::from(mode.grid_width), usize::from(mode.grid_height));
+            !mode.dual_plane && grid == (footprint.width(), footprint.height())
+        })
+    };
+    let modes: Vec<u16> = (0..1 << 11).filter(full).collect();
+    if modes.is_empty() {
+        return None;
+    }
+    let mode = modes[rng.random_range(0..modes.len())];
+    let partitions: u128 = rng.random_range(1..=4);
+    let format_bits = if partitions == 1 { 0xF << 13 } else { 0x3F << 23 };
+    let noise = rng.random::<u128>() & !format_bits & !0x1FFF;
+    Some(noise | (partitions - 1) << 11 | u128::from(mode))
+}
+
 /// Writes random endpoint modes into a block.
 fn put_formats(bits: &mut u128, partitions: usize, top: &mut usize, rng: &mut impl Rng) -> [u8; 4] {
     let mut put = |value: u32, position: usize, width: u32| {

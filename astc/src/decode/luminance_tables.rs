@@ -1,0 +1,132 @@
+//! Tables that let luminance blocks decode by lookup, one set a footprint, made on first use.
+
+use std::sync::OnceLock;
+
+use crate::Footprint;
+use crate::tables::{BlockMode, PARTITION_SEEDS, PartitionPlanes, Quant, is_small_block, read_ise};
+
+/// Places of a partition's texel values in a palette: weights have at most 32 levels.
+pub(super) const PALETTE_STRIDE: usize = 32;
+/// Palette entries of a block with four partitions.
+pub(super) const PALETTE_SIZE: usize = 4 * PALETTE_STRIDE;
+
+/// A block mode whose weight grid is the footprint, in one plane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FullGridMode {
+    /// Range of the weights.
+    pub(super) weights: Quant,
+    /// Bits that the weights take.
+    pub(super) weight_bits: u32,
+    /// Range of two luminance endpoints a partition, by partition count less one; `None` where
+    /// they do not fit.
+    pub(super) endpoints: [Option<Quant>; 4],
+}
+
+/// The tables of one footprint.
+#[derive(Debug)]
+pub(super) struct LuminanceTables {
+    modes: Vec<Option<FullGridMode>>,
+    /// Palette offset of every texel, for 1 to 4 partitions and every seed.
+    offsets: Vec<u8>,
+    texels: usize,
+}
+
+impl LuminanceTables {
+    /// The shared tables of `footprint`.
+    pub(super) fn of(footprint: Footprint) -> &'static Self {
+        static TABLES: [OnceLock<LuminanceTables>; Footprint::ALL.len()] =
+            [const { OnceLock::new() }; Footprint::ALL.len()];
+        TABLES[footprint.index()].get_or_init(|| Self::new(footprint))
+    }
+
+    fn new(footprint: Footprint) -> Self {
+        let modes = (0..1 << 11).map(|bits| full_grid_mode(bits, footprint)).collect();
+        let texels = footprint.texels();
+        let mut offsets = vec![0; texels];
+        let small = is_small_block(footprint);
+        for partitions in 2..=4 {
+            for seed in 0..PARTITION_SEEDS {
+                let planes = PartitionPlanes::new(seed, partitions, small);
+                offsets.extend((0..texels).map(|texel| {
+                    let (x, y) = (texel % footprint.width(), texel / footprint.width());
+                    planes.partition(x as u32, y as u32) * PALETTE_STRIDE as u8
+                }));
+            }
+        }
+        Self { modes, offsets, texels }
+    }
+
+    /// The mode in bits 10..=0 of a block, `None` unless its grid is the footprint in one plane.
+    pub(super) fn mode(&self, bits: u64) -> Option<FullGridMode> {
+        self.modes[bits as usize & 0x7FF]
+    }
+
+    /// Palette offset of every texel.
+    pub(super) fn offsets(&self, partitions: usize, seed: usize) -> &[u8] {
+        let index = if partitions == 1 {
+            0
+        } else {
+            1 + (partitions - 2) * usize::from(PARTITION_SEEDS) + seed
+        };
+        &self.offsets[index * self.texels..][..self.texels]
+    }
+}
+
+fn full_grid_mode(bits: u16, footprint: Footprint) -> Option<FullGridMode> {
+    let mode = BlockMode::decode(bits)?;
+    let grid = (usize::from(mode.grid_width), usize::from(mode.grid_height));
+    if mode.dual_plane || grid != (footprint.width(), footprint.height()) {
+        return None;
+    }
+    let weight_bits = mode.weight_bits();
+    let endpoints = [1, 2, 3, 4].map(|partitions| {
+        let header = if partitions == 1 { 17 } else { 29 };
+        Quant::largest_fitting(2 * partitions, 128 - header - weight_bits)
+            .filter(|&quant| quant >= Quant::COLOUR_MIN)
+    });
+    Some(FullGridMode { weights: mode.weights, weight_bits: weight_bits as u32, endpoints })
+}
+
+/// How many stored weights a lookup of `bits` bits yields at once.
+#[derive(Debug)]
+pub(super) struct WeightGroups {
+    /// Bits of a group, at most 13.
+    pub(super) bits: u32,
+    /// Weights of a group, at most 8.
+    pub(super) weights: usize,
+    /// The stored integers of each group, first in the lowest byte.
+    codes: Vec<u64>,
+}
+
+impl WeightGroups {
+    /// The groups of a range, `None` where a group is too long for a table (12 and 24 levels).
+    pub(super) fn of(quant: Quant) -> Option<&'static Self> {
+        static GROUPS: OnceLock<Vec<Option<WeightGroups>>> = OnceLock::new();
+        let make = || (0..Quant::WEIGHT_COUNT).map(|i| Self::new(Quant::from_index(i))).collect();
+        GROUPS.get_or_init(make)[quant.index()].as_ref()
+    }
+
+    fn new(quant: Quant) -> Option<Self> {
+        let weights = match (quant.has_trit(), quant.has_quint()) {
+            (true, _) => 5,
+            (_, true) => 3,
+            _ => 8 / quant.bits() as usize,
+        };
+        let bits = quant.ise_bits(weights);
+        let decode = |group: u128| {
+            let mut codes = [0; 8];
+            read_ise(group, 0, quant, &mut codes[..weights]);
+            u64::from_le_bytes(codes)
+        };
+        (bits <= 13).then(|| Self {
+            bits: bits as u32,
+            weights,
+            codes: (0..1 << bits).map(decode).collect(),
+        })
+    }
+
+    /// The stored integers of the group in the low bits of `bits`.
+    pub(super) fn codes(&self, bits: u64) -> u64 {
+        self.codes[bits as usize & (self.codes.len() - 1)]
+    }
+}

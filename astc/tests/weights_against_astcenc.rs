@@ -1,0 +1,76 @@
+//! `Coder::decode_rows` against astcenc's texels put through the row scales, bit for bit.
+#![cfg(feature = "astcenc")]
+
+mod astcenc;
+mod random_blocks;
+
+use astcenc::Astcenc;
+use compress_model_astc::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Footprint, Params};
+use ctt_astcenc::{Flags, Profile};
+use half::f16;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use random_blocks::{Blocks, luminance};
+
+fn random_grid(grid: &BlockGrid, rng: &mut Pcg64Mcg) -> Vec<u8> {
+    let any = Blocks::new(grid.footprint);
+    (0..grid.block_count())
+        .flat_map(|_| {
+            let bits = match rng.random_range(0..8) {
+                0 => Blocks::noise(rng),
+                1 => Blocks::void_extent(rng),
+                2 => any.legal(rng).0,
+                _ => luminance(grid.footprint, rng).unwrap_or_else(|| Blocks::noise(rng)),
+            };
+            bits.to_le_bytes()
+        })
+        .collect()
+}
+
+/// Red channel of every texel of the padded image, the error colour being magenta.
+fn reds(blocks: &[u8], grid: &BlockGrid, decode: DecodeMode) -> Vec<f32> {
+    let unorm8 = decode == DecodeMode::Unorm8;
+    let flags = if unorm8 { Flags::USE_DECODE_UNORM8 } else { Flags::empty() };
+    let mut arm = Astcenc::new(grid.footprint, Profile::Ldr, flags);
+    blocks
+        .chunks_exact(grid.blocks_across() * BlockGrid::BLOCK_BYTES)
+        .flat_map(|strip| -> Vec<f32> {
+            if unorm8 {
+                arm.decode_u8(strip).iter().map(|texel| f32::from(texel[0]) / 255.0).collect()
+            } else {
+                let red = |texel: &[u16; 4]| f16::from_bits(texel[0]).to_f32();
+                let magenta = |red: f32| if red.is_nan() { 1.0 } else { red };
+                arm.decode_fp16(strip).iter().map(red).map(magenta).collect()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn decoded_weights_equal_scaled_texels() {
+    let mut rng = Pcg64Mcg::seed_from_u64(11);
+    for footprint in Footprint::ALL {
+        for decode in [DecodeMode::Unorm8, DecodeMode::Fp16] {
+            let (rows, cols) = (4 * footprint.height() - 1, 250);
+            let grid = BlockGrid::new(rows, cols, footprint);
+            let blocks = random_grid(&grid, &mut rng);
+            let mut scales: Vec<f16> =
+                (0..rows).map(|_| f16::from_f32(rng.random_range(0.001..3.0))).collect();
+            scales[2] = f16::ZERO;
+
+            let encoder = Encoder::Arm(ArmQuality::Fastest);
+            let mut coder = Coder::new(Params { footprint, decode, encoder }).unwrap();
+            let mut out = vec![f32::NAN; rows * cols];
+            coder.decode_rows(&blocks, &scales, rows, cols, &mut out).unwrap();
+
+            let reds = reds(&blocks, &grid, decode);
+            let stride = grid.blocks_across() * footprint.width();
+            for (index, got) in out.iter().enumerate() {
+                let (row, col) = (index / cols, index % cols);
+                let want = scales[row].to_f32() * (2.0 * reds[row * stride + col] - 1.0);
+                let want = if row == 2 { 0.0 } else { want };
+                assert_eq!(got.to_bits(), want.to_bits(), "{footprint} {decode:?} {row} {col}");
+            }
+        }
+    }
+}
