@@ -37,6 +37,7 @@ mod error;
 mod grid2;
 mod groups;
 mod int4;
+mod lanes;
 
 pub use ema::{DecayError, ScaleEma};
 pub use error::Error;

@@ -19,7 +19,7 @@ pub fn packed4_len(codes: usize) -> usize {
 ///
 /// # Panics
 /// If `packed` is not [`packed2_len`] bytes long.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn pack2(codes: &[u8], packed: &mut [u8]) {
     pack2_inline(codes, packed);
 }
@@ -28,7 +28,7 @@ pub fn pack2(codes: &[u8], packed: &mut [u8]) {
 ///
 /// # Panics
 /// If `packed` is not [`packed2_len`] bytes long.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn unpack2(packed: &[u8], codes: &mut [u8]) {
     unpack2_inline(packed, codes);
 }
@@ -38,7 +38,7 @@ pub fn unpack2(packed: &[u8], codes: &mut [u8]) {
 ///
 /// # Panics
 /// If `packed` is not [`packed4_len`] bytes long.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn pack4(codes: &[u8], packed: &mut [u8]) {
     pack4_inline(codes, packed);
 }
@@ -47,7 +47,7 @@ pub fn pack4(codes: &[u8], packed: &mut [u8]) {
 ///
 /// # Panics
 /// If `packed` is not [`packed4_len`] bytes long.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn unpack4(packed: &[u8], codes: &mut [u8]) {
     unpack4_inline(packed, codes);
 }

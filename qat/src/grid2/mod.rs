@@ -127,7 +127,7 @@ impl Grid2 {
 }
 
 /// Codes one row; the error is the group whose scale is past fp16.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn encode_row(
     w: &[f32],
     len: usize,
@@ -155,7 +155,7 @@ fn encode_row_inline(
     Ok(())
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn decode_row(codes: &[u8], scales: &[f16], len: usize, unpacked: &mut [u8], out: &mut [f32]) {
     decode_row_inline(codes, scales, len, unpacked, out);
 }

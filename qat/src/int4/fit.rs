@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::groups::finite_f16;
-use crate::newton::{LANES, reduce};
+use crate::lanes::{LANES, Lanes, NOTHING, for_chunks, reduce};
 
 /// Largest code.
 const MAX_CODE: f32 = 15.0;
@@ -28,14 +28,15 @@ pub(super) fn fit(w: &[f32]) -> Result<(f16, f16), Overflow> {
     let (low, high) = extremes(w);
     let min = rounded_min(low).ok_or(Overflow::Min)?;
     let scale = finite_f16((high - min.to_f32()).max(0.0) / MAX_CODE).ok_or(Overflow::Scale)?;
+    let group = Group { len: w.len() as f32, low, u: sum_above(w, low) };
     if low == high || scale == f16::ZERO {
-        let mean = low + lane_sum(w, |x| x - low) / w.len() as f32;
+        let mean = low + group.u / group.len;
         return Ok((f16::ZERO, rounded_min(mean).ok_or(Overflow::Min)?));
     }
     let mut best = (scale, min);
     let mut sums = Sums::of(w, low, scale.to_f32(), min.to_f32());
     for _ in 0..MAX_ROUNDS {
-        let Some((scale, min)) = sums.least_squares(w.len(), low) else { break };
+        let Some((scale, min)) = sums.least_squares(group) else { break };
         if (scale, min) == best {
             break;
         }
@@ -81,36 +82,47 @@ fn rounded_min(min: f32) -> Option<f16> {
 fn extremes(w: &[f32]) -> (f32, f32) {
     let mut low = [f32::INFINITY; LANES];
     let mut high = [f32::NEG_INFINITY; LANES];
-    for chunk in w.chunks(LANES) {
-        for (k, &x) in chunk.iter().enumerate() {
-            low[k] = if x < low[k] { x } else { low[k] };
-            high[k] = if x > high[k] { x } else { high[k] };
+    for_chunks(w, |chunk: &Lanes, used| {
+        for k in 0..LANES {
+            let x = chunk[k];
+            low[k] = if k < used && x < low[k] { x } else { low[k] };
+            high[k] = if k < used && x > high[k] { x } else { high[k] };
         }
-    }
+    });
     let low = low.iter().fold(f32::INFINITY, |a, &x| if x < a { x } else { a });
     let high = high.iter().fold(f32::NEG_INFINITY, |a, &x| if x > a { x } else { a });
     (low, high)
 }
 
-/// Σ f(w).
+/// Σ (w - low).
 #[inline(always)]
-fn lane_sum(w: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut sum = [0.0; LANES];
-    for chunk in w.chunks(LANES) {
-        for (k, &x) in chunk.iter().enumerate() {
-            sum[k] += f(x);
+fn sum_above(w: &[f32], low: f32) -> f32 {
+    let mut sum = [NOTHING; LANES];
+    for_chunks(w, |chunk: &Lanes, used| {
+        for k in 0..LANES {
+            sum[k] += if k < used { chunk[k] - low } else { NOTHING };
         }
-    }
+    });
     reduce(sum)
 }
 
-/// Sums over a group for given scale and minimum. Weights enter as u = w - low, which keeps the
-/// normal equations well conditioned where the spread is small beside the values.
+/// The part of the normal equations that does not depend on the codes. Weights enter as
+/// u = w - low, which keeps the equations well conditioned where the spread is small beside the
+/// values.
+#[derive(Clone, Copy)]
+struct Group {
+    /// Number of weights.
+    len: f32,
+    /// Smallest weight.
+    low: f32,
+    /// Σ u.
+    u: f32,
+}
+
+/// Sums over the codes that a scale and minimum give.
 struct Sums {
     /// Σ (w - ŵ)².
     error: f32,
-    /// Σ u.
-    u: f32,
     /// Σ q.
     q: f32,
     /// Σ q².
@@ -123,47 +135,38 @@ impl Sums {
     #[inline(always)]
     fn of(w: &[f32], low: f32, scale: f32, min: f32) -> Self {
         let inverse = 1.0 / scale;
-        let mut error = [0.0; LANES];
-        let mut us = [0.0; LANES];
-        let mut qs = [0.0; LANES];
-        let mut qqs = [0.0; LANES];
-        let mut uqs = [0.0; LANES];
-        for chunk in w.chunks(LANES) {
-            for (k, &w) in chunk.iter().enumerate() {
-                let q = nearest(w, inverse, min) - ROUND;
-                let u = w - low;
-                let e = w - (scale * q + min);
-                error[k] += e * e;
-                us[k] += u;
-                qs[k] += q;
-                qqs[k] += q * q;
-                uqs[k] += u * q;
+        let mut error = [NOTHING; LANES];
+        let mut q_sum = [NOTHING; LANES];
+        let mut qq = [NOTHING; LANES];
+        let mut uq = [NOTHING; LANES];
+        for_chunks(w, |chunk: &Lanes, used| {
+            for k in 0..LANES {
+                let q = nearest(chunk[k], inverse, min) - ROUND;
+                let e = chunk[k] - (scale * q + min);
+                error[k] += if k < used { e * e } else { NOTHING };
+                q_sum[k] += if k < used { q } else { NOTHING };
+                qq[k] += if k < used { q * q } else { NOTHING };
+                uq[k] += if k < used { (chunk[k] - low) * q } else { NOTHING };
             }
-        }
-        Self {
-            error: reduce(error),
-            u: reduce(us),
-            q: reduce(qs),
-            qq: reduce(qqs),
-            uq: reduce(uqs),
-        }
+        });
+        Self { error: reduce(error), q: reduce(q_sum), qq: reduce(qq), uq: reduce(uq) }
     }
 
     /// The scale and minimum with the least error for these codes: both from the normal
     /// equations, then the minimum again for the rounded scale. None where the codes do not
     /// determine them.
     #[inline(always)]
-    fn least_squares(&self, len: usize, low: f32) -> Option<(f16, f16)> {
-        let n = len as f32;
-        let determinant = n * self.qq - self.q * self.q;
+    fn least_squares(&self, group: Group) -> Option<(f16, f16)> {
+        let Group { len, low, u } = group;
+        let determinant = len * self.qq - self.q * self.q;
         if determinant <= 0.0 {
             return None;
         }
-        let scale = finite_f16((n * self.uq - self.u * self.q) / determinant)?;
+        let scale = finite_f16((len * self.uq - u * self.q) / determinant)?;
         if scale <= f16::ZERO {
             return None;
         }
-        let min = rounded_min(low + (self.u - scale.to_f32() * self.q) / n)?;
+        let min = rounded_min(low + (u - scale.to_f32() * self.q) / len)?;
         Some((scale, min))
     }
 }

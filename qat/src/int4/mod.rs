@@ -131,7 +131,7 @@ impl Int4 {
 }
 
 /// Codes one row; the error is the group at fault and what is past fp16.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn encode_row(
     w: &[f32],
     len: usize,
@@ -159,7 +159,7 @@ fn encode_row_inline(
     Ok(())
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn decode_row(
     codes: &[u8],
     affine: (&[f16], &[f16]),

@@ -19,10 +19,9 @@ mod weighted;
 
 use multiversion::multiversion;
 
-pub(crate) use sums::{LANES, reduce};
 pub use weighted::fit_scale_weighted;
 
-use sums::CANDIDATES;
+use sums::Scan;
 
 /// Magnitude of the outer levels ±1.5·s over s.
 pub const OUTER_LEVEL: f32 = 1.5;
@@ -30,12 +29,19 @@ pub const OUTER_LEVEL: f32 = 1.5;
 /// Up to this many weights the fit is the global optimum.
 pub const EXACT_LEN: usize = 32;
 
+/// Up to this many weights all of [`STARTS`] are tried, above it every third. Local optima lie
+/// closer together the more weights there are, and differ less.
+const ALL_STARTS_LEN: usize = 512;
+
 /// Ends the iteration where rounding keeps two splits apart forever; fits need 3 to 15 steps.
 const MAX_STEPS: usize = 64;
 
+/// Thresholds tried in one pass.
+const LOT: usize = 16;
+
 /// Thresholds tried at the start, in multiples of the mean magnitude: geometric from 0.6 to 5.
 /// The optimum is at 1.25 for Gaussian weights and 1.5 for Laplace; heavy tails raise it.
-const STARTS: [f32; CANDIDATES] = [
+const STARTS: [f32; LOT] = [
     0.6, 0.691, 0.796, 0.917, 1.056, 1.216, 1.4, 1.613, 1.858, 2.14, 2.465, 2.839, 3.27, 3.766,
     4.338, 5.0,
 ];
@@ -45,7 +51,7 @@ const STARTS: [f32; CANDIDATES] = [
 /// It is a fixed point of [`newton_step`], and the global optimum for at most [`EXACT_LEN`]
 /// weights. The weights have to be finite; a result past the range of f32 is infinite.
 #[must_use]
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn fit_scale(w: &[f32]) -> f32 {
     fit_inline(w)
 }
@@ -56,7 +62,7 @@ pub fn fit_scale(w: &[f32]) -> f32 {
 #[must_use]
 pub fn newton_step(w: &[f32], s: f32) -> f32 {
     let large = sums::large(w, s);
-    Split { total: sums::abs_sum(w), len: w.len() as f32 }.scale(large.sum, large.count as f32)
+    Split { total: sums::abs_sum(w), len: w.len() as f32 }.scale(large.sum, large.count)
 }
 
 /// The scale that the published parametrisation s = f·max|w| / 1.5 gives for factor `f`.
@@ -104,43 +110,48 @@ impl Split {
     }
 }
 
-/// The best split seen so far; among equals the first one.
+/// A split and what it gains.
 #[derive(Clone, Copy)]
-struct Best {
+struct Candidate {
     gain: f32,
     sum: f32,
     count: f32,
 }
 
-impl Best {
-    /// Starts from no large weight at all, which is exact for weights of one magnitude: their
-    /// scale is twice the magnitude, which fp16 holds if it holds the magnitude.
+impl Candidate {
     #[inline(always)]
-    fn none_large(split: Split) -> Self {
-        Self { gain: split.gain(0.0, 0.0), sum: 0.0, count: 0.0 }
+    fn new(split: Split, sum: f32, count: f32) -> Self {
+        Self { gain: split.gain(sum, count), sum, count }
     }
 
+    /// The candidate with the higher gain; the first one if they are equal.
     #[inline(always)]
-    fn try_thresholds(&mut self, w: &[f32], split: Split, thresholds: &[f32; CANDIDATES]) {
-        let (sums, counts) = sums::scan(w, thresholds);
-        let mut gains = [0.0; CANDIDATES];
-        for k in 0..CANDIDATES {
-            gains[k] = split.gain(sums[k], counts[k]);
-        }
-        for k in 0..CANDIDATES {
-            if gains[k] > self.gain {
-                *self = Self { gain: gains[k], sum: sums[k], count: counts[k] };
-            }
+    fn or(self, other: Self) -> Self {
+        // Selected field by field so that the compiler can do without a branch, which would be
+        // mispredicted every other time.
+        let take = other.gain > self.gain;
+        Self {
+            gain: if take { other.gain } else { self.gain },
+            sum: if take { other.sum } else { self.sum },
+            count: if take { other.count } else { self.count },
         }
     }
+}
 
-    #[inline(always)]
-    fn try_all_large(&mut self, split: Split) {
-        let gain = split.gain(split.total, split.len);
-        if gain > self.gain {
-            *self = Self { gain, sum: split.total, count: split.len };
-        }
+/// The best of the splits of a scan, or `first` where none is better.
+#[inline(always)]
+fn best_of(split: Split, scan: &Scan<LOT>, first: Candidate) -> Candidate {
+    let counts = scan.count.map(|count| count as f32);
+    let mut keys = [0u64; LOT];
+    for k in 0..LOT {
+        // Gains are not negative, so their bits ascend with them; the low bits make the first of
+        // equal ones the largest and say which it is.
+        let gain = split.gain(scan.sum[k], counts[k]);
+        keys[k] = u64::from(gain.to_bits()) * LOT as u64 + (LOT - 1 - k) as u64;
     }
+    let key = keys.iter().fold(0, |max, &key| max.max(key));
+    let k = LOT - 1 - key as usize % LOT;
+    first.or(Candidate::new(split, scan.sum[k], counts[k]))
 }
 
 /// [`fit_scale`], to be inlined into a loop that is compiled per vector unit.
@@ -151,35 +162,48 @@ pub(crate) fn fit_inline(w: &[f32]) -> f32 {
         return 0.0;
     }
     let split = Split { total, len: w.len() as f32 };
-    let mut best = Best::none_large(split);
+    // No large weight at all comes first: it is exact for weights of one magnitude, since their
+    // scale is then twice the magnitude, which fp16 holds if it holds the magnitude.
+    let none = Candidate::new(split, 0.0, 0.0);
     if w.len() <= EXACT_LEN {
-        for candidates in w.chunks(CANDIDATES) {
-            let mut thresholds = [f32::INFINITY; CANDIDATES];
-            for (threshold, x) in thresholds.iter_mut().zip(candidates) {
-                *threshold = x.abs();
-            }
-            best.try_thresholds(w, split, &thresholds);
+        let mut magnitudes = [0.0; EXACT_LEN];
+        for (magnitude, w) in magnitudes.iter_mut().zip(w) {
+            *magnitude = w.abs();
         }
-        best.try_all_large(split);
+        let mut best = none;
+        for thresholds in magnitudes.as_chunks::<LOT>().0 {
+            best = best_of(split, &sums::scan::<LOT, 2>(&magnitudes, thresholds), best);
+        }
+        let all = Candidate::new(split, total, split.len);
+        best = best.or(all);
         return split.scale(best.sum, best.count);
     }
     let mean = total / split.len;
-    best.try_thresholds(w, split, &STARTS.map(|start| start * mean));
+    if w.len() <= ALL_STARTS_LEN {
+        let best =
+            best_of(split, &sums::scan::<LOT, 2>(w, &STARTS.map(|start| start * mean)), none);
+        return iterate(w, split, best);
+    }
+    let mut best = none;
+    for start in STARTS.iter().step_by(3) {
+        let large = sums::large(w, start * mean);
+        best = best.or(Candidate::new(split, large.sum, large.count));
+    }
     iterate(w, split, best)
 }
 
 /// Newton steps until the codes stay the same.
 #[inline(always)]
-fn iterate(w: &[f32], split: Split, start: Best) -> f32 {
+fn iterate(w: &[f32], split: Split, start: Candidate) -> f32 {
     let mut scale = split.scale(start.sum, start.count);
     let mut count = start.count;
     for _ in 0..MAX_STEPS {
         let large = sums::large(w, scale);
-        scale = split.scale(large.sum, large.count as f32);
-        if large.count as f32 == count {
+        scale = split.scale(large.sum, large.count);
+        if large.count == count {
             break;
         }
-        count = large.count as f32;
+        count = large.count;
     }
     scale
 }

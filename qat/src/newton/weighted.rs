@@ -2,8 +2,8 @@
 
 use multiversion::multiversion;
 
-use super::sums::{LANES, reduce};
 use super::{MAX_STEPS, STARTS, fit_inline};
+use crate::lanes::{LANES, reduce};
 
 /// The scale that minimises Σ h·(w - s·q)², a fixed point of s = Σ h·w·q / Σ h·q², not rounded.
 ///
@@ -19,7 +19,7 @@ pub fn fit_scale_weighted(w: &[f32], h: &[f32]) -> f32 {
     fit_dispatched(w, h)
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn fit_dispatched(w: &[f32], h: &[f32]) -> f32 {
     let all = large(w, h, -1.0);
     if all.weight == 0.0 {
