@@ -1,0 +1,87 @@
+//! Which configurations a preset tries, and how hard.
+
+use super::config::Config;
+use super::pairs::PairTable;
+use crate::{DecodeMode, Footprint};
+
+/// Search effort of the native encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Preset {
+    /// Few partition patterns of the most useful configuration.
+    Fast,
+    /// Most of the gain of a full search.
+    Default,
+    /// Nearly every pattern of every useful configuration.
+    Best,
+}
+
+/// One configuration with its search table.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) config: Config,
+    pub(super) table: PairTable,
+    /// Whether the table lists every endpoint pair; else pairs are relative to a subset's range
+    /// and the fit refines them.
+    pub(super) exact: bool,
+    /// Partition patterns searched, one of each class of the ranking.
+    pub(super) tries: usize,
+}
+
+/// (partitions, weight levels, patterns tried by Fast, Default and Best).
+type Plan = (usize, u32, [usize; 3]);
+
+const SIX_BY_SIX: [Plan; 5] = [
+    (2, 5, [8, 48, 160]),
+    (1, 6, [1, 1, 1]),
+    (4, 4, [0, 16, 64]),
+    (3, 4, [0, 8, 64]),
+    (2, 4, [0, 2, 16]),
+];
+
+/// Patterns that the trial of row scales searches.
+const TRIAL_TRIES: usize = 4;
+
+/// The stages of a preset.
+pub(super) fn stages(footprint: Footprint, mode: DecodeMode, preset: Preset) -> Vec<Stage> {
+    plans(footprint)
+        .iter()
+        .filter_map(|&(partitions, levels, tries)| {
+            stage(footprint, mode, partitions, levels, tries[preset as usize])
+        })
+        .collect()
+}
+
+/// The stages that row scales are tried with: those of the fast preset, with fewer patterns.
+pub(super) fn trial_stages(footprint: Footprint, mode: DecodeMode) -> Vec<Stage> {
+    plans(footprint)
+        .iter()
+        .filter_map(|&(partitions, levels, [tries, ..])| {
+            stage(footprint, mode, partitions, levels, tries.min(TRIAL_TRIES))
+        })
+        .collect()
+}
+
+fn plans(footprint: Footprint) -> &'static [Plan] {
+    match (footprint.width(), footprint.height()) {
+        (6, 6) => &SIX_BY_SIX,
+        _ => &[],
+    }
+}
+
+fn stage(
+    footprint: Footprint,
+    mode: DecodeMode,
+    partitions: usize,
+    levels: u32,
+    tries: usize,
+) -> Option<Stage> {
+    if tries == 0 {
+        return None;
+    }
+    let config = Config::new(footprint, partitions, levels)?;
+    let texels = footprint.texels();
+    let table = PairTable::exact(&config, mode, texels);
+    let exact = table.is_some();
+    let table = table.unwrap_or_else(|| PairTable::stretched(&config, texels));
+    Some(Stage { config, table, exact, tries })
+}

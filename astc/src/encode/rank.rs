@@ -1,0 +1,109 @@
+//! Ranking of partition patterns by the ranges of their subsets, 32 blocks at once.
+//!
+//! A subset of n texels spread over a range r and coded with evenly spaced levels has an error
+//! near n·r² times a constant, so a pattern's merit is Σ n·r². In 8 bits this is enough to pick
+//! the patterns worth a full search: on i.i.d. Gaussian texels the best 16 of 521 patterns
+//! contain one within 0.15 dB of the best of all.
+
+use super::patterns::{Pattern, Patterns};
+use crate::simd::{Simd, dispatch};
+
+/// Blocks ranked together.
+pub(super) const BATCH: usize = 32;
+
+/// Ranges of every entry of [`Patterns::entries`].
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    low: Vec<[u8; BATCH]>,
+    high: Vec<[u8; BATCH]>,
+}
+
+dispatch! {
+    /// Takes the minimum and maximum of each entry; `low` and `high` hold texels as bytes, 255 and
+    /// 0 for a texel without importance.
+    fn measure = measure_with(
+        patterns: &Patterns,
+        low: &[[u8; BATCH]],
+        high: &[[u8; BATCH]],
+        ranges: &mut Ranges,
+    )
+}
+
+dispatch! {
+    /// Splits `patterns` into `best.len()` interleaved classes and writes the index of the best
+    /// pattern of each class for each block; ties go to the lower index.
+    fn best_of_classes = best_of_classes_with(
+        patterns: &[Pattern],
+        ranges: &Ranges,
+        best: &mut [[u16; BATCH]],
+    )
+}
+
+#[inline(always)]
+fn measure_with<S: Simd>(
+    s: S,
+    patterns: &Patterns,
+    low: &[[u8; BATCH]],
+    high: &[[u8; BATCH]],
+    ranges: &mut Ranges,
+) {
+    ranges.low.clear();
+    ranges.high.clear();
+    ranges.low.resize(patterns.entries.len(), [255; BATCH]);
+    ranges.high.resize(patterns.entries.len(), [0; BATCH]);
+    for (index, entry) in patterns.entries.iter().enumerate().skip(1) {
+        let (parent, texel) = (usize::from(entry.parent), usize::from(entry.texel));
+        let least = s.min_bytes(s.bytes(&ranges.low[parent]), s.bytes(&low[texel]));
+        let most = s.max_bytes(s.bytes(&ranges.high[parent]), s.bytes(&high[texel]));
+        s.store_bytes(least, &mut ranges.low[index]);
+        s.store_bytes(most, &mut ranges.high[index]);
+    }
+}
+
+#[inline(always)]
+fn best_of_classes_with<S: Simd>(
+    s: S,
+    patterns: &[Pattern],
+    ranges: &Ranges,
+    best: &mut [[u16; BATCH]],
+) {
+    let classes = best.len();
+    for (class, best) in best.iter_mut().enumerate() {
+        let mut keys = [s.splat_word(u16::MAX); 2];
+        let mut winners = [s.splat_word(class as u16); 2];
+        for (index, pattern) in patterns.iter().enumerate().skip(class).step_by(classes) {
+            let merits = merit(s, pattern, ranges);
+            let number = s.splat_word(index as u16);
+            for half in 0..2 {
+                winners[half] = s.select_below(merits[half], keys[half], number, winners[half]);
+                keys[half] = s.min_words(merits[half], keys[half]);
+            }
+        }
+        let (low, high) = best.split_at_mut(BATCH / 2);
+        let halves = [low, high];
+        for (half, winners) in halves.into_iter().zip(winners) {
+            let half: &mut [u16; 16] = half.try_into().expect("invariant: half a batch");
+            s.store_words(winners, half);
+        }
+    }
+}
+
+/// Σ over subsets of share·range², in two halves of the batch.
+#[inline(always)]
+fn merit<S: Simd>(s: S, pattern: &Pattern, ranges: &Ranges) -> [S::Words; 2] {
+    let mut sums = [s.splat_word(0); 2];
+    for subset in &pattern.subsets {
+        let mut low = s.bytes(&[255; BATCH]);
+        let mut high = s.bytes(&[0; BATCH]);
+        for &entry in &subset.entries {
+            low = s.min_bytes(low, s.bytes(&ranges.low[usize::from(entry)]));
+            high = s.max_bytes(high, s.bytes(&ranges.high[usize::from(entry)]));
+        }
+        let share = s.splat_word(subset.share);
+        let squares = s.squares(s.saturating_sub_bytes(high, low));
+        for half in 0..2 {
+            sums[half] = s.add_words(sums[half], s.mul_high_words(squares[half], share));
+        }
+    }
+    sums
+}

@@ -1,0 +1,191 @@
+//! Row scales, chosen for each band of block rows by trial.
+//!
+//! A scale a_r = K·σ_r lets K standard deviations of row r span the texel range. Small K spends
+//! the levels on the bulk and clips the tail; large K does the reverse. The best K depends on the
+//! tail, so a few values are tried on a sample of the band's blocks: coding error of the sample,
+//! extrapolated, plus the exact clipping error of all weights. All rows of a band share K: blocks
+//! span its rows, and rows of unlike spread would spoil each other's endpoints.
+
+use half::f16;
+
+use super::block::{Window, WindowImportance};
+use super::rank::BATCH;
+use super::search::choose;
+use super::{Importance, NativeEncoder};
+
+/// First K tried: near the optimum of a Gaussian at 6x6.
+const FIRST_SPAN: f32 = 2.75;
+/// Ratio of neighbouring K.
+const SPAN_RATIO: f32 = 1.12;
+/// Most steps from the first K, either way.
+const MAX_STEPS: i32 = 12;
+/// A weight of more standard deviations is an outlier: its row is never clipped.
+const OUTLIER: f32 = 10.0;
+/// Mean magnitude of a Gaussian times this is its standard deviation; unlike the root mean square
+/// it hardly moves when one weight is huge.
+const SIGMA_OF_MEAN_ABS: f32 = 1.253_314_1;
+
+/// The rows of one band.
+pub(super) struct Band<'a> {
+    pub(super) weights: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) importance: Importance<'a>,
+}
+
+/// Spread and largest magnitude of a row.
+#[derive(Debug, Clone, Copy)]
+struct RowSpread {
+    sigma: f32,
+    max_abs: f32,
+}
+
+impl NativeEncoder {
+    pub(super) fn band_scales(&mut self, band: &Band<'_>, scales: &mut [f16]) {
+        let spreads: Vec<RowSpread> = band.weights.chunks_exact(band.cols).map(spread).collect();
+        let full_span = spreads
+            .iter()
+            .map(|row| row.max_abs / row.sigma.max(f32::MIN_POSITIVE))
+            .fold(0.0, f32::max);
+        if full_span > OUTLIER {
+            // Either the whole band leaves room for the outlier, or only the rows that have one.
+            let wide: Vec<f16> = spreads.iter().map(|row| scale_of(row, full_span)).collect();
+            let single: Vec<f16> = spreads
+                .iter()
+                .map(|row| {
+                    scale_of(
+                        row,
+                        if row.max_abs > OUTLIER * row.sigma {
+                            row.max_abs / row.sigma
+                        } else {
+                            FIRST_SPAN
+                        },
+                    )
+                })
+                .collect();
+            let chosen =
+                if self.trial(band, &single) < self.trial(band, &wide) { single } else { wide };
+            scales.copy_from_slice(&chosen);
+            return;
+        }
+        let at = |step: i32| -> Vec<f16> {
+            let span = FIRST_SPAN * SPAN_RATIO.powi(step);
+            spreads.iter().map(|row| scale_of(row, span)).collect()
+        };
+        let mut best = (self.trial(band, &at(0)), 0);
+        for direction in [1, -1] {
+            for distance in 1..=MAX_STEPS {
+                let step = direction * distance;
+                if direction == 1 && FIRST_SPAN * SPAN_RATIO.powi(step - 1) > full_span {
+                    break;
+                }
+                let error = self.trial(band, &at(step));
+                if error >= best.0 {
+                    break;
+                }
+                best = (error, step);
+            }
+            if best.1 > 0 {
+                break;
+            }
+        }
+        scales.copy_from_slice(&at(best.1));
+    }
+
+    /// Estimated squared error of the band, importance included.
+    fn trial(&mut self, band: &Band<'_>, scales: &[f16]) -> f64 {
+        let scales: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
+        let width = self.footprint.width();
+        let blocks = band.cols.div_ceil(width);
+        let sample = blocks.min((blocks / 8).clamp(8, BATCH));
+        self.batch.clear();
+        for number in 0..sample {
+            let window = band.window(number * blocks / sample, width, &scales);
+            self.batch.push(&window, true);
+        }
+        let choices = choose(
+            self.level,
+            self.mode,
+            &self.patterns,
+            &self.trial_stages,
+            &self.batch,
+            &mut self.scratch,
+        );
+        let coding: f64 = choices
+            .iter()
+            .zip(&self.batch.blocks)
+            .map(|(choice, block)| f64::from(choice.fit.error) * f64::from(block.error_scale))
+            .sum();
+        coding * blocks as f64 / sample as f64 + band.clipping_error(&scales)
+    }
+}
+
+impl<'a> Band<'a> {
+    /// The window of block column `block`.
+    pub(super) fn window<'b>(&self, block: usize, width: usize, scales: &'b [f32]) -> Window<'b>
+    where
+        'a: 'b,
+    {
+        let start = block * width;
+        let cols = width.min(self.cols - start);
+        let importance = match self.importance {
+            Importance::Equal => WindowImportance::Equal,
+            Importance::Columns(columns) => {
+                WindowImportance::Columns(&columns[start..start + cols])
+            }
+            Importance::Weights(factors) => WindowImportance::Weights(&factors[start..]),
+        };
+        Window {
+            weights: &self.weights[start..],
+            stride: self.cols,
+            rows: self.rows,
+            cols,
+            scales,
+            importance,
+        }
+    }
+
+    fn clipping_error(&self, scales: &[f32]) -> f64 {
+        let mut error = 0.0;
+        for (row, (weights, &scale)) in self.weights.chunks_exact(self.cols).zip(scales).enumerate()
+        {
+            for (col, &weight) in weights.iter().enumerate() {
+                let excess = weight.abs() - scale;
+                if excess > 0.0 {
+                    let factor = match self.importance {
+                        Importance::Equal => 1.0,
+                        Importance::Columns(columns) => columns[col],
+                        Importance::Weights(factors) => factors[row * self.cols + col],
+                    };
+                    error += f64::from(factor) * f64::from(excess) * f64::from(excess);
+                }
+            }
+        }
+        error
+    }
+}
+
+fn spread(weights: &[f32]) -> RowSpread {
+    let mut sums = [0.0_f64; 8];
+    let mut largest = [0.0_f32; 8];
+    for chunk in weights.chunks(8) {
+        for ((sum, largest), weight) in sums.iter_mut().zip(&mut largest).zip(chunk) {
+            *sum += f64::from(weight.abs());
+            *largest = largest.max(weight.abs());
+        }
+    }
+    let mean = sums.iter().sum::<f64>() / weights.len() as f64;
+    RowSpread {
+        sigma: mean as f32 * SIGMA_OF_MEAN_ABS,
+        max_abs: largest.into_iter().fold(0.0, f32::max),
+    }
+}
+
+/// span·σ in f16, at most the largest f16 and 0 for a row that f16 cannot hold.
+fn scale_of(row: &RowSpread, span: f32) -> f16 {
+    if row.max_abs < f16::MIN_POSITIVE_SUBNORMAL.to_f32() {
+        return f16::ZERO;
+    }
+    let scale = (row.sigma * span).min(f16::MAX.to_f32());
+    f16::from_f32(scale).max(f16::MIN_POSITIVE_SUBNORMAL)
+}

@@ -1,0 +1,104 @@
+//! Lanes as plain arrays.
+
+use super::Simd;
+
+/// The portable implementation; the compiler may still vectorise it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scalar;
+
+#[inline(always)]
+fn zip<T: Copy, const N: usize>(a: [T; N], b: [T; N], op: impl Fn(T, T) -> T) -> [T; N] {
+    std::array::from_fn(|lane| op(a[lane], b[lane]))
+}
+
+impl Simd for Scalar {
+    type Bytes = [u8; 32];
+    type Words = [u16; 16];
+
+    #[inline(always)]
+    fn bytes(self, lanes: &[u8; 32]) -> [u8; 32] {
+        *lanes
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, lanes: [u8; 32], out: &mut [u8; 32]) {
+        *out = lanes;
+    }
+
+    #[inline(always)]
+    fn min_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        zip(a, b, Ord::min)
+    }
+
+    #[inline(always)]
+    fn max_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        zip(a, b, Ord::max)
+    }
+
+    #[inline(always)]
+    fn saturating_sub_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        zip(a, b, u8::saturating_sub)
+    }
+
+    #[inline(always)]
+    fn squares(self, a: [u8; 32]) -> [[u16; 16]; 2] {
+        let square = |value: u8| u16::from(value) * u16::from(value);
+        [
+            std::array::from_fn(|lane| square(a[lane])),
+            std::array::from_fn(|lane| square(a[16 + lane])),
+        ]
+    }
+
+    #[inline(always)]
+    fn words(self, lanes: &[u16; 16]) -> [u16; 16] {
+        *lanes
+    }
+
+    #[inline(always)]
+    fn splat_word(self, value: u16) -> [u16; 16] {
+        [value; 16]
+    }
+
+    #[inline(always)]
+    fn store_words(self, lanes: [u16; 16], out: &mut [u16; 16]) {
+        *out = lanes;
+    }
+
+    #[inline(always)]
+    fn add_words(self, a: [u16; 16], b: [u16; 16]) -> [u16; 16] {
+        zip(a, b, u16::wrapping_add)
+    }
+
+    #[inline(always)]
+    fn sub_words(self, a: [u16; 16], b: [u16; 16]) -> [u16; 16] {
+        zip(a, b, u16::wrapping_sub)
+    }
+
+    #[inline(always)]
+    fn min_words(self, a: [u16; 16], b: [u16; 16]) -> [u16; 16] {
+        zip(a, b, Ord::min)
+    }
+
+    #[inline(always)]
+    fn mul_high_words(self, a: [u16; 16], b: [u16; 16]) -> [u16; 16] {
+        zip(a, b, |x, y| ((u32::from(x) * u32::from(y)) >> 16) as u16)
+    }
+
+    #[inline(always)]
+    fn select_below(
+        self,
+        new_key: [u16; 16],
+        old_key: [u16; 16],
+        new: [u16; 16],
+        old: [u16; 16],
+    ) -> [u16; 16] {
+        std::array::from_fn(
+            |lane| if new_key[lane] < old_key[lane] { new[lane] } else { old[lane] },
+        )
+    }
+
+    #[inline(always)]
+    fn horizontal_min(self, a: [u16; 16]) -> u16 {
+        a.into_iter().fold(u16::MAX, Ord::min)
+    }
+}
