@@ -4,10 +4,12 @@
 mod arm;
 mod coder;
 pub mod decode;
+pub mod encode;
 mod error;
 mod footprint;
 mod grid;
 mod row_scale;
+mod simd;
 pub mod tables;
 
 pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params};
