@@ -10,6 +10,8 @@
 
 mod adapter;
 mod error;
+#[cfg(feature = "lapack")]
+pub mod lapack;
 mod panels;
 mod peft;
 mod svd;

@@ -131,8 +131,8 @@ fn random_block(rows: usize, cols: usize, seed: u64) -> Mat<f32> {
 /// Makes the columns of `block` orthonormal and orthogonal to `basis`; columns that depend on
 /// the others become zero. Everything twice: once is not enough in floating point.
 fn orthonormalise(block: &mut Mat<f32>, basis: MatRef<'_, f32>) {
-    let before: Vec<f64> = (0..block.ncols()).map(|j| norm(block.col_as_slice(j))).collect();
     for _ in 0..2 {
+        let before: Vec<f64> = (0..block.ncols()).map(|j| norm(block.col_as_slice(j))).collect();
         if basis.ncols() > 0 {
             let mut shadow = Mat::<f32>::zeros(basis.ncols(), block.ncols());
             matmul(&mut shadow, Accum::Replace, basis.transpose(), &*block, 1.0, Par::Seq);
@@ -380,7 +380,7 @@ mod tests {
         let svd = truncated_svd(&DenseMatrix::new(&rank_one, 30), &SvdOptions::new(4)).unwrap();
         assert!(svd.s[1] < svd.s[0] * 1e-4);
         for (a, b) in product(&svd).iter().zip(&rank_one) {
-            assert!((a - b).abs() < 1.0, "{a} {b}");
+            assert!((a - b).abs() < 0.01, "{a} {b}");
         }
         let none = truncated_svd(&DenseMatrix::new(&zeros, 30), &SvdOptions::new(0)).unwrap();
         assert!(none.s.is_empty());

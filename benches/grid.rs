@@ -1,6 +1,6 @@
 //! Throughput of the 2-bit grid and the 4-bit groups on one core, Gaussian weights.
 //!
-//! `cargo bench -p compress-model-qat --bench grid`
+//! `cargo bench --bench grid`
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;

@@ -1,0 +1,178 @@
+//! PEFT files: what is written comes back, is read by the safetensors crate, and every fault of a
+//! foreign file is named.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use compress_model_lora::{
+    Adapter, CONFIG_FILE, DenseMatrix, Error, PeftReader, PeftWriter, PlannedAdapter, SvdOptions,
+    WEIGHTS_FILE, truncated_svd,
+};
+use half::f16;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+fn plan(module: &str, out_features: usize, in_features: usize, rank: usize) -> PlannedAdapter {
+    PlannedAdapter { module: module.to_owned(), out_features, in_features, rank }
+}
+
+fn adapter(rows: usize, cols: usize, rank: usize) -> Adapter {
+    let w: Vec<f32> = (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let svd = truncated_svd(&DenseMatrix::new(&w, cols), &SvdOptions::new(rank)).unwrap();
+    Adapter::from_svd(&svd).unwrap()
+}
+
+fn write(folder: &Path) -> [Adapter; 3] {
+    let planned = [plan("l.0.up", 9, 5, 2), plan("l.0.down", 5, 9, 3), plan("l.1.up", 9, 5, 2)];
+    let mut writer = PeftWriter::create(folder, &planned, "org/base").unwrap();
+    let adapters = [adapter(9, 5, 2), adapter(5, 9, 3), adapter(9, 5, 2)];
+    // Not in the order of the plan.
+    for i in [2, 0, 1] {
+        writer.write(&planned[i].module, &adapters[i]).unwrap();
+    }
+    writer.finish().unwrap();
+    adapters
+}
+
+#[test]
+fn adapters_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = write(folder.path());
+    let reader = PeftReader::open(folder.path()).unwrap();
+    assert_eq!(reader.modules().collect::<Vec<_>>(), ["l.0.down", "l.0.up", "l.1.up"]);
+    assert_eq!(reader.shape("l.0.down"), Some((5, 9, 3)));
+    assert_eq!(reader.shape("l.9.up"), None);
+    assert_eq!(reader.read("l.0.up").unwrap(), written[0]);
+    assert_eq!(reader.read("l.0.down").unwrap(), written[1]);
+    assert_eq!(reader.read("l.1.up").unwrap(), written[2]);
+}
+
+#[test]
+fn files_are_those_of_peft() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = write(folder.path());
+    let bytes = fs::read(folder.path().join(WEIGHTS_FILE)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.len(), 6);
+    let a = tensors.tensor("base_model.model.l.0.down.lora_A.weight").unwrap();
+    assert_eq!((a.dtype(), a.shape()), (Dtype::F16, &[3, 9][..]));
+    let expected: Vec<u8> = written[1].a.iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert_eq!(a.data(), expected);
+    assert_eq!(tensors.tensor("base_model.model.l.0.down.lora_B.weight").unwrap().shape(), [5, 3]);
+
+    let text = fs::read(folder.path().join(CONFIG_FILE)).unwrap();
+    let config: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(config["peft_type"], "LORA");
+    assert_eq!(config["task_type"], "CAUSAL_LM");
+    assert_eq!(config["base_model_name_or_path"], "org/base");
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&2.into(), &2.0.into()));
+    assert_eq!(config["rank_pattern"], json!({ "l.0.down": 3 }));
+    assert_eq!(config["alpha_pattern"], json!({ "l.0.down": 3.0 }));
+    assert_eq!(config["target_modules"], json!(["l.0.down", "l.0.up", "l.1.up"]));
+}
+
+#[test]
+fn a_plan_must_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer =
+        PeftWriter::create(folder.path(), &[plan("m", 9, 5, 2), plan("n", 9, 5, 2)], "").unwrap();
+    assert!(matches!(writer.write("x", &adapter(9, 5, 2)), Err(Error::Plan { .. })));
+    writer.write("m", &adapter(9, 5, 2)).unwrap();
+    assert!(matches!(writer.write("m", &adapter(9, 5, 2)), Err(Error::Plan { .. })));
+    let error = writer.finish().unwrap_err();
+    assert!(error.to_string().contains("\"n\": was planned but never written"), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = PeftWriter::create(folder.path(), &[plan("m", 9, 5, 2)], "").unwrap();
+    let error = writer.write("m", &adapter(9, 5, 3)).unwrap_err();
+    assert!(error.to_string().contains("another shape than planned"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let twice = [plan("m", 9, 5, 2), plan("m", 9, 5, 2)];
+    assert!(matches!(PeftWriter::create(folder.path(), &twice, ""), Err(Error::Plan { .. })));
+}
+
+/// Writes an adapter of one module as another program would.
+fn foreign(folder: &Path, config: &Value, tensors: &BTreeMap<&str, (Dtype, Vec<usize>, Vec<u8>)>) {
+    fs::write(folder.join(CONFIG_FILE), config.to_string()).unwrap();
+    let views = tensors.iter().map(|(key, (dtype, shape, data))| {
+        (*key, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    fs::write(folder.join(WEIGHTS_FILE), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+const A: &str = "base_model.model.m.lora_A.weight";
+const B: &str = "base_model.model.m.lora_B.weight";
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn good() -> (Value, BTreeMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)>) {
+    let config = json!({
+        "peft_type": "LORA", "r": 1, "lora_alpha": 8, "target_modules": "m", "task_type": null,
+    });
+    let tensors = BTreeMap::from([
+        (A, (Dtype::F32, vec![1, 2], f32s(&[1.0, 2.0]))),
+        (B, (Dtype::F32, vec![3, 1], f32s(&[1.0, -1.0, 0.5]))),
+    ]);
+    (config, tensors)
+}
+
+#[test]
+fn the_scale_of_a_foreign_adapter_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut config, tensors) = good();
+    let b = |folder: &Path| {
+        let adapter = PeftReader::open(folder).unwrap().read("m").unwrap();
+        assert_eq!(adapter.a, [1.0, 2.0].map(f16::from_f32));
+        adapter.b.iter().map(|x| x.to_f32()).collect::<Vec<_>>()
+    };
+    foreign(folder.path(), &config, &tensors);
+    assert_eq!(b(folder.path()), [8.0, -8.0, 4.0]);
+    config["alpha_pattern"] = json!({ "m": 2 });
+    foreign(folder.path(), &config, &tensors);
+    assert_eq!(b(folder.path()), [2.0, -2.0, 1.0]);
+}
+
+#[test]
+fn faults_are_named() {
+    type Edit = fn(&mut Value, &mut BTreeMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)>);
+    let faults: [(Edit, &str); 9] = [
+        (|c, _| c["peft_type"] = "IA3".into(), "peft_type is not LORA"),
+        (|c, _| c["use_dora"] = true.into(), "use_dora"),
+        (|c, _| c["bias"] = "all".into(), "bias"),
+        (|c, _| c["r"] = "x".into(), "not a LoRA configuration"),
+        (|_, t| drop(t.remove(B)), "lora_A.weight\" is there without"),
+        (|_, t| drop(t.remove(A)), "lora_B.weight\" is there without"),
+        (|_, t| drop(t.insert("m.lora_A.weight", t[A].clone())), "unknown key \"m.lora_A.weight\""),
+        (
+            |_, t| drop(t.insert(B, (Dtype::F32, vec![1, 3], f32s(&[0.0; 3])))),
+            "[1, 2] and [1, 3] of \"m\" are no adapter",
+        ),
+        (|_, t| drop(t.insert(B, (Dtype::I64, vec![1, 1], vec![0; 8]))), "not F16, BF16 or F32"),
+    ];
+    for (edit, message) in faults {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut config, mut tensors) = good();
+        edit(&mut config, &mut tensors);
+        foreign(folder.path(), &config, &tensors);
+        let error = PeftReader::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (config, mut tensors) = good();
+    tensors.insert(B, (Dtype::F32, vec![3, 1], f32s(&[1.0, f32::NAN, 0.0])));
+    foreign(folder.path(), &config, &tensors);
+    let error = PeftReader::open(folder.path()).unwrap().read("m").unwrap_err().to_string();
+    assert!(error.contains("lora_B.weight\" holds NaN at element 1"), "{error}");
+
+    let path = folder.path().join(WEIGHTS_FILE);
+    let bytes = fs::read(&path).unwrap();
+    for cut in [3, 20, bytes.len() - 1] {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(matches!(PeftReader::open(folder.path()), Err(Error::BadFile { .. })), "{cut}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(PeftReader::open(folder.path()), Err(Error::Io { .. })));
+}
