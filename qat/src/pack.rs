@@ -104,3 +104,46 @@ pub(crate) fn unpack4_inline(packed: &[u8], codes: &mut [u8]) {
         *last = packed[full] & 15;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bytes_by_hand() {
+        let mut packed = [0xff; 2];
+        pack2(&[3, 2, 1, 0, 1, 3], &mut packed);
+        assert_eq!(packed, [0b00_01_10_11, 0b00_00_11_01]);
+        let mut packed = [0xff; 2];
+        pack4(&[0x1, 0xf, 0x7], &mut packed);
+        assert_eq!(packed, [0xf1, 0x07]);
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes of the packed codes")]
+    fn a_short_output_is_refused() {
+        pack2(&[0; 5], &mut [0; 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn codes_come_back(codes in prop::collection::vec(0_u8..16, 0..300)) {
+            let mut packed = vec![0xff; packed4_len(codes.len())];
+            pack4(&codes, &mut packed);
+            let mut unpacked = vec![0xff; codes.len()];
+            unpack4(&packed, &mut unpacked);
+            prop_assert_eq!(&unpacked, &codes);
+
+            let codes: Vec<u8> = codes.iter().map(|code| code & 3).collect();
+            let mut packed = vec![0xff; packed2_len(codes.len())];
+            pack2(&codes, &mut packed);
+            unpack2(&packed, &mut unpacked);
+            prop_assert_eq!(&unpacked, &codes);
+            for (k, code) in codes.iter().enumerate() {
+                prop_assert_eq!(packed[k / 4] >> (2 * (k % 4)) & 3, *code);
+            }
+        }
+    }
+}

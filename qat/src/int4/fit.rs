@@ -29,7 +29,7 @@ pub(super) fn fit(w: &[f32]) -> Result<(f16, f16), Overflow> {
     let min = rounded_min(low).ok_or(Overflow::Min)?;
     let scale = finite_f16((high - min.to_f32()).max(0.0) / MAX_CODE).ok_or(Overflow::Scale)?;
     let group = Group { len: w.len() as f32, low, u: sum_above(w, low) };
-    if low == high || scale == f16::ZERO {
+    if scale == f16::ZERO {
         let mean = low + group.u / group.len;
         return Ok((f16::ZERO, rounded_min(mean).ok_or(Overflow::Min)?));
     }

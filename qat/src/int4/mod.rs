@@ -28,9 +28,9 @@ const DEFAULT_GROUP: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero
 /// the error is measured, and only a lower error is accepted.
 ///
 /// # Equal and tiny weights
-/// A group of one value has scale 0 and decodes to that value rounded to fp16, zeros of either
-/// sign to +0. A group whose spread is below 15·2⁻²⁵ decodes to its mean, which is no error: it
-/// is wrong by less than eight of fp16's smallest numbers.
+/// A group whose largest weight is less than 15·2⁻²⁵ above its minimum in fp16 has scale 0 and
+/// decodes to its mean rounded to fp16, zeros of either sign to +0. This is no error: what the
+/// rounding of the scale adds is less than eight of fp16's smallest numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Int4 {
     group: NonZeroUsize,
