@@ -11,8 +11,9 @@
 //!
 //! A fixed point need not be the global optimum. Groups of at most [`EXACT_LEN`] weights are
 //! therefore solved exactly: the optimum splits the sorted magnitudes somewhere, and all splits
-//! are tried. Longer runs start from the best of 16 thresholds spread over the useful multiples
-//! of the mean magnitude; what is left to gain there is below 0.1 % of the error.
+//! are tried. Longer runs start from the best of 16 thresholds (6 past 512 weights) spread over the
+//! useful multiples of the mean magnitude. A quarter of those fits still miss the optimum, by less
+//! than 0.1 % of the error on average for groups of 64 and less the longer the run.
 
 mod sums;
 mod weighted;
@@ -33,7 +34,7 @@ pub const EXACT_LEN: usize = 32;
 /// closer together the more weights there are, and differ less.
 const ALL_STARTS_LEN: usize = 512;
 
-/// Ends the iteration where rounding keeps two splits apart forever; fits need 3 to 15 steps.
+/// Ends the iteration where rounding keeps two splits apart forever; fits need fewer than 20.
 const MAX_STEPS: usize = 64;
 
 /// Thresholds tried in one pass.
