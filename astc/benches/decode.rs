@@ -82,5 +82,30 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode);
+/// Footprints with more than 64 texels always, and those above 6x6 mostly, interpolate a coarser
+/// grid of weights.
+fn footprints(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decode_ours_unorm8");
+    group.throughput(Throughput::Elements((ROWS * COLS) as u64));
+    for name in ["4x4", "5x5", "8x6", "8x8", "12x12"] {
+        let params = Params {
+            footprint: name.parse().expect("footprint"),
+            decode: DecodeMode::Unorm8,
+            encoder: Encoder::Arm(ArmQuality::Fastest),
+        };
+        let (blocks, scales) = gaussian_blocks(params);
+        let mut coder = Coder::new(params).expect("coder");
+        let mut out = vec![0.0; ROWS * COLS];
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                coder
+                    .decode_rows(black_box(&blocks), &scales, ROWS, COLS, &mut out)
+                    .expect("decode");
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, footprints);
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 //! The full run, one million blocks a footprint:
 //! `cargo test --release -p compress-model-astc --test decoder_against_astcenc -- --ignored --nocapture`
 #![cfg(feature = "astcenc")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod astcenc;
 mod random_blocks;

@@ -1,4 +1,5 @@
 //! The reference decoder against a second independent one, the port of Basis Universal's.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod random_blocks;
 

@@ -1,7 +1,7 @@
 //! The fields of a block (KDF 1.3 sections 23.9 to 23.14 and 23.23).
 
 use crate::Footprint;
-use crate::tables::{BlockMode, Quant, colour_values, read_ise, weight_values};
+use crate::tables::{BlockMode, Infill, Quant, colour_values, read_ise, weight_values};
 
 /// The rule of the standard that a block breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -30,9 +30,6 @@ pub enum BlockError {
     HdrConstant,
 }
 
-/// Most weights of a block, padded so that infill may look one row and column past the grid.
-pub(super) const PADDED_WEIGHTS: usize = 64 + 16;
-
 /// A block whose fields are legal.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "lives on the stack for one block")]
@@ -46,8 +43,8 @@ pub(super) enum Block {
 /// The fields of an ordinary block, unquantised.
 #[derive(Debug)]
 pub(super) struct Interpolated {
-    pub(super) grid_width: usize,
-    pub(super) grid_height: usize,
+    pub(super) grid_width: u8,
+    pub(super) grid_height: u8,
     /// Channel that the second plane of weights drives.
     pub(super) second_plane: Option<usize>,
     pub(super) partitions: usize,
@@ -57,7 +54,7 @@ pub(super) struct Interpolated {
     /// Endpoint values 0..=255 of all partitions, one after the other.
     pub(super) endpoints: [u8; MAX_ENDPOINT_VALUES],
     /// Weights 0..=64 of both planes.
-    pub(super) weights: [[u8; PADDED_WEIGHTS]; 2],
+    pub(super) weights: [[u8; Infill::PADDED_WEIGHTS]; 2],
 }
 
 const MAX_ENDPOINT_VALUES: usize = 18;
@@ -94,8 +91,8 @@ impl Block {
         });
         let endpoints = parse_endpoints(bits, partitions, formats, top)?;
         Ok(Self::Interpolated(Interpolated {
-            grid_width: mode.grid_width.into(),
-            grid_height: mode.grid_height.into(),
+            grid_width: mode.grid_width,
+            grid_height: mode.grid_height,
             second_plane,
             partitions,
             seed: field(bits, 13, SEED_BITS) as u16,
@@ -166,13 +163,13 @@ fn parse_endpoints(
 }
 
 /// The weights of both planes; those of two planes are stored alternately.
-fn parse_weights(bits: u128, mode: BlockMode) -> [[u8; PADDED_WEIGHTS]; 2] {
+fn parse_weights(bits: u128, mode: BlockMode) -> [[u8; Infill::PADDED_WEIGHTS]; 2] {
     let mut stored = [0; 64];
     let stored = &mut stored[..mode.weight_count()];
     read_ise(bits.reverse_bits(), 0, mode.weights, stored);
     let values = weight_values(mode.weights);
     let planes = if mode.dual_plane { 2 } else { 1 };
-    let mut weights = [[0; PADDED_WEIGHTS]; 2];
+    let mut weights = [[0; Infill::PADDED_WEIGHTS]; 2];
     for (index, &value) in stored.iter().enumerate() {
         weights[index % planes][index / planes] = values[usize::from(value)];
     }

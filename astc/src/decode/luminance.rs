@@ -1,17 +1,18 @@
 //! Strips of luminance blocks to weights, as fast as one core writes them.
 //!
 //! What a weight encoder writes has colour endpoint mode 0 (luminance, direct) in every partition
-//! and one weight a texel. Such a block has few distinct texel values, partitions times weight
-//! levels: they are computed once into a palette, and a texel is a palette lookup by the sum of
-//! its stored weight and its partition's offset. Every other block takes the reference path.
+//! and one plane of weights. With one weight a texel, such a block has few distinct texel values,
+//! partitions times weight levels: they are computed once into a palette, and a texel is a palette
+//! lookup by the sum of its stored weight and its partition's offset. A coarser weight grid is
+//! interpolated texel by texel. Every other block takes the reference path.
 
 use half::f16;
 
 use super::luminance_tables::{
-    FullGridMode, LuminanceTables, PALETTE_SIZE, PALETTE_STRIDE, WeightGroups,
+    LuminanceMode, LuminanceTables, PALETTE_SIZE, PALETTE_STRIDE, WeightGroups,
 };
 use super::{Profile, decode_fp16, decode_unorm8};
-use crate::tables::{colour_values, read_ise, weight_values};
+use crate::tables::{Infill, colour_values, read_ise, weight_values};
 use crate::{BlockGrid, DecodeMode, Footprint};
 
 /// Decodes blocks of one footprint and precision.
@@ -26,11 +27,19 @@ pub(crate) struct LuminanceDecoder {
     reference_fp16: Vec<[f16; 4]>,
 }
 
-/// Texels of a block as indices into a palette of signed values in -1..=1.
-struct Indexed {
+/// One decoded block: signed texel values in -1..=1, either listed or as palette indices.
+struct Texels {
     palette: [f32; PALETTE_SIZE],
     /// Room for the last group of weights to run past the block.
-    texels: [u8; Footprint::MAX_TEXELS + 8],
+    indices: [u8; Footprint::MAX_TEXELS + 8],
+    values: [f32; Footprint::MAX_TEXELS],
+}
+
+/// Which part of [`Texels`] holds a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Indices,
+    Values,
 }
 
 impl LuminanceDecoder {
@@ -59,17 +68,20 @@ impl LuminanceDecoder {
             *row_scale = scale.to_f32();
         }
         let row_scales = &row_scales[..scales.len()];
-        let mut indexed =
-            Indexed { palette: [0.0; PALETTE_SIZE], texels: [0; Footprint::MAX_TEXELS + 8] };
+        let mut texels = Texels {
+            palette: [0.0; PALETTE_SIZE],
+            indices: [0; Footprint::MAX_TEXELS + 8],
+            values: [0.0; Footprint::MAX_TEXELS],
+        };
         let blocks = blocks.chunks_exact(BlockGrid::BLOCK_BYTES);
         for (index, block) in blocks.enumerate() {
             let block: [u8; 16] = block.try_into().expect("invariant: chunks of 16 bytes");
+            let form = self.decode_luminance(block, &mut texels).unwrap_or_else(|| {
+                self.decode_reference(block, &mut texels.values);
+                Form::Values
+            });
             let first = index * self.footprint.width();
-            if self.index_texels(block, &mut indexed).is_some() {
-                write_indexed(&indexed, self.footprint, row_scales, first, cols, out);
-            } else {
-                self.write_reference(block, row_scales, first, cols, out);
-            }
+            texels.write(form, self.footprint.width(), row_scales, first, cols, out);
         }
         for (row, _) in row_scales.iter().enumerate().filter(|(_, scale)| **scale == 0.0) {
             // 0 times a negative texel is -0.
@@ -77,8 +89,8 @@ impl LuminanceDecoder {
         }
     }
 
-    /// The palette and indices of a block, `None` if it needs the reference decoder.
-    fn index_texels(&self, block: [u8; 16], indexed: &mut Indexed) -> Option<()> {
+    /// Decodes a one-plane luminance block, `None` if it needs the reference decoder.
+    fn decode_luminance(&self, block: [u8; 16], texels: &mut Texels) -> Option<Form> {
         let bits = u128::from_le_bytes(block);
         let low = bits as u64;
         let mode = self.tables.mode(low)?;
@@ -90,71 +102,122 @@ impl LuminanceDecoder {
         }
         let quant = mode.endpoints[partitions - 1]?;
 
-        let mut endpoints = [0; 8];
-        let endpoints = &mut endpoints[..2 * partitions];
-        read_ise(bits, start, quant, endpoints);
+        let mut codes = [0; 8];
+        let codes = &mut codes[..2 * partitions];
+        read_ise(bits, start, quant, codes);
         let values = colour_values(quant);
-        for (pair, palette) in
-            endpoints.chunks_exact(2).zip(indexed.palette.chunks_exact_mut(PALETTE_STRIDE))
-        {
-            let [low, high] = [pair[0], pair[1]].map(|code| u32::from(values[usize::from(code)]));
-            self.fill_palette(low * 257, high * 257, weight_values(mode.weights), palette);
+        let mut lines = [Line::default(); 4];
+        for (pair, line) in codes.chunks_exact(2).zip(&mut lines) {
+            *line = Line::new(values[usize::from(pair[0])], values[usize::from(pair[1])]);
         }
 
-        unpack_weights(bits, mode, &mut indexed.texels, self.footprint.texels());
+        unpack_weights(bits, mode, &mut texels.indices);
+        let offsets = self.tables.offsets(partitions, (low >> 13 & 0x3FF) as usize);
+        if let Some(infill) = mode.infill {
+            let grid =
+                unquantised(&texels.indices[..mode.weight_count], weight_values(mode.weights));
+            let infill = self.tables.infill(infill);
+            self.interpolate_texels(infill, &grid, &lines, offsets, &mut texels.values);
+            return Some(Form::Values);
+        }
+        let palettes = texels.palette.chunks_exact_mut(PALETTE_STRIDE);
+        for (line, palette) in lines[..partitions].iter().zip(palettes) {
+            self.fill_palette(*line, weight_values(mode.weights), palette);
+        }
         if partitions > 1 {
-            let offsets = self.tables.offsets(partitions, (low >> 13 & 0x3FF) as usize);
-            for (texel, &offset) in indexed.texels.iter_mut().zip(offsets) {
-                *texel += offset;
+            for (index, &offset) in texels.indices.iter_mut().zip(offsets) {
+                *index += offset;
             }
         }
-        Some(())
+        Some(Form::Indices)
     }
 
-    fn fill_palette(&self, low: u32, high: u32, weights: &[u8], palette: &mut [f32]) {
-        let interpolate =
-            |weight: u8| (low * (64 - u32::from(weight)) + high * u32::from(weight) + 32) >> 6;
+    fn fill_palette(&self, line: Line, weights: &[u8], palette: &mut [f32]) {
         match self.decode {
             DecodeMode::Unorm8 => {
                 for (entry, &weight) in palette.iter_mut().zip(weights) {
-                    *entry = self.unorm8[interpolate(weight) as usize >> 8 & 0xFF];
+                    *entry = self.signed_unorm8(line.at(weight));
                 }
             }
             DecodeMode::Fp16 => {
                 for (entry, &weight) in palette.iter_mut().zip(weights) {
-                    *entry = signed(unorm16_through_fp16(interpolate(weight)));
+                    *entry = signed(unorm16_through_fp16(line.at(weight)));
                 }
             }
         }
     }
 
-    /// Any block by way of the reference decoder; illegal ones are magenta, red = 1.
-    fn write_reference(
-        &mut self,
-        block: [u8; 16],
-        scales: &[f32],
-        first: usize,
-        cols: usize,
-        out: &mut [f32],
+    fn interpolate_texels(
+        &self,
+        infill: &Infill,
+        grid: &[u8; Infill::PADDED_WEIGHTS],
+        lines: &[Line; 4],
+        offsets: &[u8],
+        values: &mut [f32],
     ) {
-        let (unorm8, fp16) = (&mut self.reference_unorm8, &mut self.reference_fp16);
-        // The error colour is what a texture unit returns, so it stands for the block here too.
-        let _: Result<(), super::BlockError> = match self.decode {
-            DecodeMode::Unorm8 => decode_unorm8(block, self.footprint, unorm8),
-            DecodeMode::Fp16 => decode_fp16(block, self.footprint, Profile::Ldr, fp16),
-        };
-        let width = self.footprint.width();
-        for (row, &scale) in scales.iter().enumerate() {
-            let end = (first + width).min(cols);
-            for (x, out) in out[row * cols + first..row * cols + end].iter_mut().enumerate() {
-                let texel = row * width + x;
-                let value = match self.decode {
-                    DecodeMode::Unorm8 => self.unorm8[usize::from(unorm8[texel][0])],
-                    DecodeMode::Fp16 => signed(fp16[texel][0].to_f32()),
-                };
-                *out = scale * value;
+        let points = infill.points().iter().zip(offsets).map(|(&point, &offset)| {
+            lines[usize::from(offset) / PALETTE_STRIDE % 4].at(infill.weight(point, grid))
+        });
+        match self.decode {
+            DecodeMode::Unorm8 => {
+                for (value, unorm16) in values.iter_mut().zip(points) {
+                    *value = self.signed_unorm8(unorm16);
+                }
+            }
+            DecodeMode::Fp16 => {
+                for (value, unorm16) in values.iter_mut().zip(points) {
+                    *value = signed(unorm16_through_fp16(unorm16));
+                }
             }
         }
+    }
+
+    fn signed_unorm8(&self, unorm16: u32) -> f32 {
+        self.unorm8[unorm16 as usize >> 8 & 0xFF]
+    }
+
+    /// Any block by way of the reference decoder.
+    fn decode_reference(&mut self, block: [u8; 16], values: &mut [f32]) {
+        // An error leaves the error colour, which is what a texture unit returns: red is 1.
+        let _: Result<(), super::BlockError> = match self.decode {
+            DecodeMode::Unorm8 => {
+                let texels = &mut self.reference_unorm8;
+                let result = decode_unorm8(block, self.footprint, texels);
+                for (value, texel) in values.iter_mut().zip(texels) {
+                    *value = self.unorm8[usize::from(texel[0])];
+                }
+                result
+            }
+            DecodeMode::Fp16 => {
+                let texels = &mut self.reference_fp16;
+                let result = decode_fp16(block, self.footprint, Profile::Ldr, texels);
+                for (value, texel) in values.iter_mut().zip(texels) {
+                    *value = signed(texel[0].to_f32());
+                }
+                result
+            }
+        };
+    }
+}
+
+/// The texel values between two luminance endpoints, on the 16-bit scale.
+#[derive(Debug, Clone, Copy, Default)]
+struct Line {
+    /// 64 times the first endpoint, and a half of the last place for rounding.
+    start: i32,
+    /// Difference of the endpoints.
+    step: i32,
+}
+
+impl Line {
+    fn new(low: u8, high: u8) -> Self {
+        let (low, high) = (i32::from(low) * 257, i32::from(high) * 257);
+        Self { start: low * 64 + 32, step: high - low }
+    }
+
+    /// The value at a weight of 0..=64.
+    fn at(self, weight: u8) -> u32 {
+        ((self.start + self.step * i32::from(weight)) >> 6) as u32
     }
 }
 
@@ -165,43 +228,62 @@ fn signed(texel: f32) -> f32 {
 
 /// value / 65536 with 11 significant bits, 1 for 65535: the fp16 result without its detour.
 fn unorm16_through_fp16(value: u32) -> f32 {
-    if value == 0xFFFF {
-        return 1.0;
-    }
-    let below = (0xFFFF >> (value.leading_zeros() - 16)) >> 11;
-    (value & !below) as f32 / 65536.0
+    // f32 has 13 fraction bits more than fp16; dropping them rounds towards zero.
+    let truncated = f32::from_bits((value as f32).to_bits() & !0x1FFF);
+    if value == 0xFFFF { 1.0 } else { truncated / 65536.0 }
 }
 
-/// The stored weights of a block, one byte a texel; up to 7 bytes past them are overwritten.
-fn unpack_weights(bits: u128, mode: FullGridMode, texels: &mut [u8], count: usize) {
+/// The stored weights of a block, one byte each; up to 7 bytes past them are overwritten.
+fn unpack_weights(bits: u128, mode: &LuminanceMode, codes: &mut [u8]) {
     let sequence = bits.reverse_bits() & ((1 << mode.weight_bits) - 1);
     let Some(groups) = WeightGroups::of(mode.weights) else {
-        return read_ise(sequence, 0, mode.weights, &mut texels[..count]);
+        return read_ise(sequence, 0, mode.weights, &mut codes[..mode.weight_count]);
     };
     let (mut low, mut high) = (sequence as u64, (sequence >> 64) as u64);
-    for start in (0..count).step_by(groups.weights) {
-        texels[start..start + 8].copy_from_slice(&groups.codes(low).to_le_bytes());
+    for start in (0..mode.weight_count).step_by(groups.weights) {
+        codes[start..start + 8].copy_from_slice(&groups.codes(low).to_le_bytes());
         low = low >> groups.bits | high << (64 - groups.bits);
         high >>= groups.bits;
     }
 }
 
-/// Writes the block whose left column is `first`, cut at the right edge.
-fn write_indexed(
-    indexed: &Indexed,
-    footprint: Footprint,
-    scales: &[f32],
-    first: usize,
-    cols: usize,
-    out: &mut [f32],
-) {
-    let width = footprint.width();
-    let visible = width.min(cols - first);
-    for ((row, &scale), texels) in scales.iter().enumerate().zip(indexed.texels.chunks_exact(width))
-    {
-        let out = &mut out[row * cols + first..][..visible];
-        for (out, &texel) in out.iter_mut().zip(texels) {
-            *out = scale * indexed.palette[usize::from(texel) % PALETTE_SIZE];
+fn unquantised(codes: &[u8], values: &[u8]) -> [u8; Infill::PADDED_WEIGHTS] {
+    let mut grid = [0; Infill::PADDED_WEIGHTS];
+    for (weight, &code) in grid.iter_mut().zip(codes) {
+        *weight = values[usize::from(code)];
+    }
+    grid
+}
+
+impl Texels {
+    /// Scales and writes a block of `width` columns whose left one is `first`, cut at the right
+    /// edge and at `scales.len()` rows.
+    fn write(
+        &self,
+        form: Form,
+        width: usize,
+        scales: &[f32],
+        first: usize,
+        cols: usize,
+        out: &mut [f32],
+    ) {
+        let visible = width.min(cols - first);
+        for (row, &scale) in scales.iter().enumerate() {
+            let out = &mut out[row * cols + first..][..visible];
+            match form {
+                Form::Indices => {
+                    let indices = &self.indices[row * width..][..width];
+                    for (out, &index) in out.iter_mut().zip(indices) {
+                        *out = scale * self.palette[usize::from(index) % PALETTE_SIZE];
+                    }
+                }
+                Form::Values => {
+                    let values = &self.values[row * width..][..width];
+                    for (out, &value) in out.iter_mut().zip(values) {
+                        *out = scale * value;
+                    }
+                }
+            }
         }
     }
 }

@@ -3,29 +3,36 @@
 use std::sync::OnceLock;
 
 use crate::Footprint;
-use crate::tables::{BlockMode, PARTITION_SEEDS, PartitionPlanes, Quant, is_small_block, read_ise};
+use crate::tables::{
+    BlockMode, Infill, PARTITION_SEEDS, PartitionPlanes, Quant, is_small_block, read_ise,
+};
 
 /// Places of a partition's texel values in a palette: weights have at most 32 levels.
 pub(super) const PALETTE_STRIDE: usize = 32;
 /// Palette entries of a block with four partitions.
 pub(super) const PALETTE_SIZE: usize = 4 * PALETTE_STRIDE;
 
-/// A block mode whose weight grid is the footprint, in one plane.
+/// A block mode with one plane of weights.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FullGridMode {
+pub(super) struct LuminanceMode {
     /// Range of the weights.
     pub(super) weights: Quant,
+    /// Stored weights.
+    pub(super) weight_count: usize,
     /// Bits that the weights take.
     pub(super) weight_bits: u32,
     /// Range of two luminance endpoints a partition, by partition count less one; `None` where
     /// they do not fit.
     pub(super) endpoints: [Option<Quant>; 4],
+    /// Which [`LuminanceTables::infill`] spreads the weights, `None` for a weight a texel.
+    pub(super) infill: Option<usize>,
 }
 
 /// The tables of one footprint.
 #[derive(Debug)]
 pub(super) struct LuminanceTables {
-    modes: Vec<Option<FullGridMode>>,
+    modes: Vec<Option<LuminanceMode>>,
+    infills: Vec<Infill>,
     /// Palette offset of every texel, for 1 to 4 partitions and every seed.
     offsets: Vec<u8>,
     texels: usize,
@@ -40,7 +47,25 @@ impl LuminanceTables {
     }
 
     fn new(footprint: Footprint) -> Self {
-        let modes = (0..1 << 11).map(|bits| full_grid_mode(bits, footprint)).collect();
+        let (mut infills, mut grids) = (Vec::new(), Vec::new());
+        let mut infill_index = |mode: &BlockMode| {
+            let grid = (mode.grid_width, mode.grid_height);
+            grids.iter().position(|&known| known == grid).unwrap_or_else(|| {
+                grids.push(grid);
+                infills.push(Infill::new(footprint, grid.0, grid.1));
+                grids.len() - 1
+            })
+        };
+        let modes = (0..1 << 11)
+            .map(|bits| {
+                let mode = BlockMode::decode(bits)?;
+                let full = usize::from(mode.grid_width) == footprint.width()
+                    && usize::from(mode.grid_height) == footprint.height();
+                (mode.fits(footprint) && !mode.dual_plane).then(|| {
+                    luminance_mode(&mode, if full { None } else { Some(infill_index(&mode)) })
+                })
+            })
+            .collect();
         let texels = footprint.texels();
         let mut offsets = vec![0; texels];
         let small = is_small_block(footprint);
@@ -53,12 +78,17 @@ impl LuminanceTables {
                 }));
             }
         }
-        Self { modes, offsets, texels }
+        Self { modes, infills, offsets, texels }
     }
 
-    /// The mode in bits 10..=0 of a block, `None` unless its grid is the footprint in one plane.
-    pub(super) fn mode(&self, bits: u64) -> Option<FullGridMode> {
-        self.modes[bits as usize & 0x7FF]
+    /// The mode in bits 10..=0 of a block, `None` unless it is legal and has one plane.
+    pub(super) fn mode(&self, bits: u64) -> Option<&LuminanceMode> {
+        self.modes[bits as usize & 0x7FF].as_ref()
+    }
+
+    /// The map of a mode's weight grid.
+    pub(super) fn infill(&self, index: usize) -> &Infill {
+        &self.infills[index]
     }
 
     /// Palette offset of every texel.
@@ -72,19 +102,20 @@ impl LuminanceTables {
     }
 }
 
-fn full_grid_mode(bits: u16, footprint: Footprint) -> Option<FullGridMode> {
-    let mode = BlockMode::decode(bits)?;
-    let grid = (usize::from(mode.grid_width), usize::from(mode.grid_height));
-    if mode.dual_plane || grid != (footprint.width(), footprint.height()) {
-        return None;
-    }
+fn luminance_mode(mode: &BlockMode, infill: Option<usize>) -> LuminanceMode {
     let weight_bits = mode.weight_bits();
     let endpoints = [1, 2, 3, 4].map(|partitions| {
         let header = if partitions == 1 { 17 } else { 29 };
         Quant::largest_fitting(2 * partitions, 128 - header - weight_bits)
             .filter(|&quant| quant >= Quant::COLOUR_MIN)
     });
-    Some(FullGridMode { weights: mode.weights, weight_bits: weight_bits as u32, endpoints })
+    LuminanceMode {
+        weights: mode.weights,
+        weight_count: mode.weight_count(),
+        weight_bits: weight_bits as u32,
+        endpoints,
+        infill,
+    }
 }
 
 /// How many stored weights a lookup of `bits` bits yields at once.

@@ -3,10 +3,10 @@
 use half::f16;
 
 use super::Profile;
-use super::block::{Interpolated, PADDED_WEIGHTS, endpoint_values};
+use super::block::{Interpolated, endpoint_values};
 use super::endpoints::{self, Endpoints};
 use crate::Footprint;
-use crate::tables::{PartitionPlanes, is_small_block};
+use crate::tables::{Infill, PartitionPlanes, is_small_block};
 
 /// One interpolated texel before its conversion to the reader's precision.
 #[derive(Debug, Clone, Copy)]
@@ -61,18 +61,15 @@ pub(super) fn for_each(
 ) {
     let endpoints = unpack_endpoints(block, profile);
     let planes = PartitionPlanes::new(block.seed, block.partitions, is_small_block(footprint));
-    let infill = Infill::new(block, footprint);
-    for y in 0..footprint.height() {
-        for x in 0..footprint.width() {
-            let partition = planes.partition(x as u32, y as u32);
-            let point = infill.point(x, y);
-            let mut weights = [point.weight(&block.weights[0]); 4];
-            if let Some(channel) = block.second_plane {
-                weights[channel] = point.weight(&block.weights[1]);
-            }
-            let index = y * footprint.width() + x;
-            texel(index, interpolate(&endpoints[usize::from(partition)], weights));
+    let infill = Infill::new(footprint, block.grid_width, block.grid_height);
+    for (index, &point) in infill.points().iter().enumerate() {
+        let (x, y) = (index % footprint.width(), index / footprint.width());
+        let partition = planes.partition(x as u32, y as u32);
+        let mut weights = [infill.weight(point, &block.weights[0]); 4];
+        if let Some(channel) = block.second_plane {
+            weights[channel] = infill.weight(point, &block.weights[1]);
         }
+        texel(index, interpolate(&endpoints[usize::from(partition)], weights.map(i32::from)));
     }
 }
 
@@ -92,56 +89,6 @@ fn interpolate(endpoints: &Endpoints, weights: [i32; 4]) -> Texel {
         ((sum + 32) >> 6) as u16
     });
     Texel { channels, hdr_colour: endpoints.hdr_colour, hdr_alpha: endpoints.hdr_alpha }
-}
-
-/// Maps texels of the footprint to points of the weight grid, in 16ths of its spacing.
-struct Infill {
-    step: [usize; 2],
-    last: [usize; 2],
-    grid_width: usize,
-}
-
-/// The four grid points around a texel, and their shares of 16.
-struct GridPoint {
-    first: usize,
-    grid_width: usize,
-    shares: [i32; 4],
-}
-
-impl Infill {
-    fn new(block: &Interpolated, footprint: Footprint) -> Self {
-        let step = |size: usize| (1024 + size / 2) / (size - 1);
-        Self {
-            step: [step(footprint.width()), step(footprint.height())],
-            last: [block.grid_width - 1, block.grid_height - 1],
-            grid_width: block.grid_width,
-        }
-    }
-
-    fn point(&self, x: usize, y: usize) -> GridPoint {
-        let across = (self.step[0] * x * self.last[0] + 32) >> 6;
-        let down = (self.step[1] * y * self.last[1] + 32) >> 6;
-        let (fx, fy) = ((across & 0xF) as i32, (down & 0xF) as i32);
-        let both = (fx * fy + 8) >> 4;
-        GridPoint {
-            first: (across >> 4) + (down >> 4) * self.grid_width,
-            grid_width: self.grid_width,
-            shares: [16 - fx - fy + both, fx - both, fy - both, both],
-        }
-    }
-}
-
-impl GridPoint {
-    /// Points past the grid's edge have a share of zero.
-    fn weight(&self, grid: &[u8; PADDED_WEIGHTS]) -> i32 {
-        let points = [0, 1, self.grid_width, self.grid_width + 1];
-        let sum: i32 = points
-            .iter()
-            .zip(self.shares)
-            .map(|(&offset, share)| i32::from(grid[self.first + offset]) * share)
-            .sum();
-        (sum + 8) >> 4
-    }
 }
 
 #[cfg(test)]

@@ -9,15 +9,18 @@
 //! - [`read_ise`], [`write_ise`]: bounded integer sequence encoding;
 //! - [`colour_values`], [`weight_values`]: stored integer to endpoint (0..=255) or weight (0..=64);
 //! - [`BlockMode`]: the 11-bit block mode, both ways;
+//! - [`Infill`]: texel weights from a grid coarser than the footprint;
 //! - [`select_partition`], [`distinct_patterns`]: the partition hash and its distinct patterns.
 
 mod block_mode;
+mod infill;
 mod ise;
 mod partition;
 mod quant;
 mod unquant;
 
 pub use block_mode::BlockMode;
+pub use infill::{Infill, InfillPoint};
 pub use ise::{QUINT_BLOCKS, TRIT_BLOCKS, pack_quints, pack_trits, read_ise, write_ise};
 pub use partition::{
     PARTITION_SEEDS, PartitionPattern, PartitionPlanes, distinct_patterns, is_small_block,

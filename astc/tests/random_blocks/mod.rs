@@ -75,24 +75,28 @@ impl Blocks {
     }
 }
 
-/// A block as a weight encoder writes it: one plane, a weight a texel, luminance endpoints.
-/// `None` if the footprint has no such grid.
-pub(crate) fn luminance(footprint: Footprint, rng: &mut impl Rng) -> Option<u128> {
-    let full = |&bits: &u16| {
-        BlockMode::decode(bits).is_some_and(|mode| {
-            let grid = (usize::from(mode.grid_width), usize::from(mode.grid_height));
-            !mode.dual_plane && grid == (footprint.width(), footprint.height())
-        })
+/// A block as a weight encoder writes it: one plane, luminance endpoints, and in half the cases
+/// a weight a texel where the footprint has such a grid.
+pub(crate) fn luminance(footprint: Footprint, rng: &mut impl Rng) -> u128 {
+    let with = |full_only: bool| -> Vec<u16> {
+        let wanted = |&bits: &u16| {
+            BlockMode::decode(bits).is_some_and(|mode| {
+                let grid = (usize::from(mode.grid_width), usize::from(mode.grid_height));
+                let full = grid == (footprint.width(), footprint.height());
+                !mode.dual_plane && mode.fits(footprint) && (full || !full_only)
+            })
+        };
+        (0..1 << 11).filter(wanted).collect()
     };
-    let modes: Vec<u16> = (0..1 << 11).filter(full).collect();
+    let mut modes = with(rng.random());
     if modes.is_empty() {
-        return None;
+        modes = with(false);
     }
     let mode = modes[rng.random_range(0..modes.len())];
     let partitions: u128 = rng.random_range(1..=4);
     let format_bits = if partitions == 1 { 0xF << 13 } else { 0x3F << 23 };
     let noise = rng.random::<u128>() & !format_bits & !0x1FFF;
-    Some(noise | (partitions - 1) << 11 | u128::from(mode))
+    noise | (partitions - 1) << 11 | u128::from(mode)
 }
 
 /// Writes random endpoint modes into a block.
