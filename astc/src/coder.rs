@@ -196,3 +196,18 @@ fn check_lengths(
     }
     Ok(())
 }
+
+#[cfg(all(test, not(feature = "astcenc")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_without_an_encoder_is_an_error() {
+        let footprint = Footprint::ALL[0];
+        let encoder = Encoder::Arm(ArmQuality::Fast);
+        let params = Params { footprint, decode: DecodeMode::Unorm8, encoder };
+        let mut coder = Coder::new(params).unwrap();
+        let result = coder.encode_rows(&[1.0; 16], 4, 4, &mut [0; 16], &mut [f16::ZERO; 4]);
+        assert_eq!(result, Err(Error::NoEncoder("astcenc")));
+    }
+}

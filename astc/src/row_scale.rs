@@ -30,6 +30,7 @@ pub(crate) fn row_scale(row: usize, weights: &[f32]) -> Result<f16, Error> {
 }
 
 /// Texel of a weight, mid-grey in a row whose scale is zero.
+#[cfg(any(feature = "astcenc", test))]
 pub(crate) fn texel(weight: f32, scale: f32) -> f32 {
     if scale == 0.0 { 0.5 } else { (0.5 + weight / (2.0 * scale)).clamp(0.0, 1.0) }
 }
