@@ -7,9 +7,7 @@ use clap::Args;
 use super::progress::Display;
 use super::{Common, Failure, human_bytes, print_json, print_text};
 use crate::checkpoint::check_output_path;
-use crate::pipeline::{
-    AdapterMode, CompressedFolder, DEFAULT_SHARD_BYTES, DecompressOptions, OutputDtype, decompress,
-};
+use crate::pipeline::{AdapterMode, CompressedFolder, DecompressOptions, OutputDtype, decompress};
 
 #[derive(Debug, Args)]
 pub(super) struct DecompressArgs {
@@ -25,7 +23,7 @@ pub(super) struct DecompressArgs {
     #[arg(long, value_enum, default_value_t = AdapterMode::Merge)]
     adapters: AdapterMode,
     /// Largest size of a weights file
-    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value_t = DEFAULT_SHARD_BYTES)]
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value = super::DEFAULT_SHARD_SIZE)]
     max_shard_size: u64,
     /// Replace the output folder if it is there
     #[arg(long)]

@@ -19,6 +19,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::{Error, Result};
 
+/// Largest weights file unless asked otherwise, as Hugging Face and MLX have it.
+const DEFAULT_SHARD_SIZE: &str = "5GB";
+
 /// Exit code for a failure that no error type describes.
 const UNEXPECTED: u8 = 1;
 

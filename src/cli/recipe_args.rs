@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::Result;
-use crate::pipeline::DEFAULT_SHARD_BYTES;
 use crate::recipe::{Overrides, Preset, Recipe};
 
 #[derive(Debug, Args)]
@@ -24,7 +23,7 @@ pub(super) struct RecipeArgs {
     #[arg(long, value_name = "REGEX")]
     ignore: Vec<String>,
     /// Largest size of a weights file
-    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value_t = DEFAULT_SHARD_BYTES)]
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value = super::DEFAULT_SHARD_SIZE)]
     pub(super) max_shard_size: u64,
 }
 

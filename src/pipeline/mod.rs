@@ -23,6 +23,6 @@ pub use decompress::{
     ADAPTER_FOLDER, AdapterMode, DecompressOptions, DecompressReport, OutputDtype, decompress,
 };
 pub use error_sums::ErrorSums;
-pub use plan::{DEFAULT_SHARD_BYTES, Fate, Plan, PlannedTensor, Totals, bits_per_weight};
+pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};
 pub use verify::{TensorCheck, VerifyReport, verify};

@@ -13,9 +13,6 @@ use crate::recipe::{Action, Recipe};
 
 use super::memory;
 
-/// Default limit of a shard's data: 5 GB, as Hugging Face and MLX have it.
-pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
-
 /// What becomes of one tensor.
 #[derive(Debug, Clone)]
 pub enum Fate {
