@@ -35,10 +35,13 @@ impl ArmContext {
             ArmQuality::Thorough => Preset::Thorough,
             ArmQuality::Exhaustive => Preset::Exhaustive,
         };
-        let flags = match decode {
-            DecodeMode::Unorm8 => Flags::USE_DECODE_UNORM8,
-            DecodeMode::Fp16 => Flags::empty(),
-        };
+        // The context only encodes, so it may leave out tables for blocks it would never write;
+        // that makes it cheaper to build and changes no byte.
+        let flags = Flags::SELF_DECOMPRESS_ONLY
+            | match decode {
+                DecodeMode::Unorm8 => Flags::USE_DECODE_UNORM8,
+                DecodeMode::Fp16 => Flags::empty(),
+            };
         let (width, height) = (footprint.width() as u32, footprint.height() as u32);
         let config = config_init(Profile::Ldr, width, height, 1, preset, flags)
             .map_err(|e| astcenc_error(&e))?;
