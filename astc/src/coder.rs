@@ -5,6 +5,7 @@ use half::f16;
 #[cfg(feature = "astcenc")]
 use crate::arm::ArmContext;
 use crate::decode::LuminanceDecoder;
+use crate::encode::{Importance, NativeEncoder, Preset};
 use crate::row_scale::row_scale;
 use crate::{BlockGrid, Error, Footprint};
 
@@ -40,6 +41,8 @@ pub enum ArmQuality {
 pub enum Encoder {
     /// ARM's astcenc; [`Error::NoEncoder`] without the feature `astcenc`.
     Arm(ArmQuality),
+    /// This crate's search for weights.
+    Native(Preset),
 }
 
 /// What a [`Coder`] does.
@@ -61,6 +64,7 @@ pub struct Params {
 pub struct Coder {
     params: Params,
     decoder: Option<LuminanceDecoder>,
+    native: Option<Box<NativeEncoder>>,
     #[cfg(feature = "astcenc")]
     arm: Option<ArmContext>,
 }
@@ -71,6 +75,7 @@ impl Coder {
         Ok(Self {
             params,
             decoder: None,
+            native: None,
             #[cfg(feature = "astcenc")]
             arm: None,
         })
@@ -79,9 +84,10 @@ impl Coder {
     /// Encodes `rows` x `cols` finite weights, row-major, into blocks in raster order and one
     /// scale a row.
     ///
-    /// Row scale a = max|w| rounded up to f16, texel t = 0.5 + w/(2a): nothing clips. A row below
-    /// the smallest positive f16 (2^-24) gets scale 0 and decodes to zeros. Blocks over the right
-    /// or lower edge repeat the last texel. `rows` must be a multiple of the footprint's height
+    /// Texel t = 0.5 + w/(2a). With astcenc a = max|w| rounded up to f16, so that nothing clips,
+    /// and blocks over the right or lower edge repeat the last texel; the native encoder chooses
+    /// a by trial and lets the padding float. A row below the smallest positive f16 (2^-24) gets
+    /// scale 0 and decodes to zeros. `rows` must be a multiple of the footprint's height
     /// unless these are the last rows of the matrix.
     ///
     /// # Errors
@@ -102,11 +108,21 @@ impl Coder {
             scales.fill(f16::ZERO);
             return Ok(());
         }
-        for (row, (scale, weights)) in scales.iter_mut().zip(w.chunks_exact(cols)).enumerate() {
-            *scale = row_scale(row, weights)?;
-        }
         match self.params.encoder {
-            Encoder::Arm(quality) => self.encode_arm(quality, &grid, w, blocks, scales),
+            Encoder::Arm(quality) => {
+                for (row, (scale, weights)) in
+                    scales.iter_mut().zip(w.chunks_exact(cols)).enumerate()
+                {
+                    *scale = row_scale(row, weights)?;
+                }
+                self.encode_arm(quality, &grid, w, blocks, scales)
+            }
+            Encoder::Native(preset) => {
+                let Params { footprint, decode, .. } = self.params;
+                self.native
+                    .get_or_insert_with(|| Box::new(NativeEncoder::new(footprint, decode, preset)))
+                    .encode_rows(w, rows, cols, Importance::Equal, blocks, scales)
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Blocks as the search sees them: texel positions and importances of up to 32 blocks.
 
-use super::fit::Texels;
+use super::fit::{FIT_TEXELS, Texels};
 use super::pairs::{FREE_ROW, Positions, SEARCH_TEXELS};
 use super::rank::BATCH;
 use crate::Footprint;
@@ -74,8 +74,7 @@ impl Batch {
     pub(super) fn push(&mut self, window: &Window<'_>, clamp: bool) {
         let slot = self.blocks.len();
         let width = self.footprint.width();
-        let mut texels =
-            Texels { position: [127.5; SEARCH_TEXELS], importance: [0.0; SEARCH_TEXELS] };
+        let mut texels = Texels { position: [127.5; FIT_TEXELS], importance: [0.0; FIT_TEXELS] };
         for row in 0..window.rows {
             let scale = window.scales[row];
             if scale == 0.0 {

@@ -18,6 +18,8 @@ pub(super) struct Config {
     pub(super) mode: u16,
     /// Interpolation weights 0..=64, ascending.
     pub(super) steps: Vec<u8>,
+    /// Index into `steps` of each interpolation weight that occurs there.
+    pub(super) step_numbers: [u8; 65],
     /// Stored integer of each of `steps`.
     pub(super) step_codes: Vec<u8>,
     /// Endpoint values 0..=255, ascending.
@@ -46,12 +48,17 @@ impl Config {
         }
         let (steps, step_codes) = ascending(weight_values(weight_quant));
         let (endpoints, endpoint_codes) = ascending(colour_values(endpoint_quant));
+        let mut step_numbers = [0; 65];
+        for (number, &step) in (0..).zip(&steps) {
+            step_numbers[usize::from(step)] = number;
+        }
         Some(Self {
             partitions,
             weight_quant,
             endpoint_quant,
             mode: code,
             steps,
+            step_numbers,
             step_codes,
             endpoints,
             endpoint_codes,

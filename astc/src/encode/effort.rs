@@ -61,11 +61,25 @@ pub(super) fn trial_stages(footprint: Footprint, mode: DecodeMode) -> Vec<Stage>
         .collect()
 }
 
-fn plans(footprint: Footprint) -> &'static [Plan] {
+fn plans(footprint: Footprint) -> Vec<Plan> {
     match (footprint.width(), footprint.height()) {
-        (6, 6) => &SIX_BY_SIX,
-        _ => &[],
+        (6, 6) => SIX_BY_SIX.to_vec(),
+        _ => general_plans(footprint),
     }
+}
+
+/// For every partition count the finest weights whose endpoints still have some choice.
+fn general_plans(footprint: Footprint) -> Vec<Plan> {
+    const TRIES: [[usize; 3]; 4] = [[1, 1, 1], [6, 32, 128], [2, 8, 64], [0, 8, 64]];
+    (1..=4)
+        .filter_map(|partitions| {
+            let config = Config::all(footprint)
+                .into_iter()
+                .filter(|config| config.partitions == partitions && config.endpoints.len() >= 10)
+                .max_by_key(|config| config.steps.len())?;
+            Some((partitions, config.steps.len() as u32, TRIES[partitions - 1]))
+        })
+        .collect()
 }
 
 fn stage(

@@ -4,7 +4,6 @@
 //! order and no fused operations, so that it is equal on every machine.
 
 use super::config::{Config, decoded_level};
-use super::pairs::SEARCH_TEXELS;
 use super::patterns::{FIT_LANES, Pattern};
 use crate::DecodeMode;
 use crate::simd::{Simd, dispatch};
@@ -18,11 +17,14 @@ const MAX_LEVELS: usize = 32;
 
 type Lanes = [f32; FIT_LANES];
 
+/// Room for 64 texels and one that padding lanes read.
+pub(super) const FIT_TEXELS: usize = 65;
+
 /// Texels of a block: position 255·t (not clamped) and importance relative to the largest.
 #[derive(Debug, Clone)]
 pub(super) struct Texels {
-    pub(super) position: [f32; SEARCH_TEXELS],
-    pub(super) importance: [f32; SEARCH_TEXELS],
+    pub(super) position: [f32; FIT_TEXELS],
+    pub(super) importance: [f32; FIT_TEXELS],
 }
 
 /// A block's endpoints and weights, by index into the configuration's ascending tables.
@@ -59,7 +61,7 @@ dispatch! {
 
 #[inline(always)]
 fn fit_with<S: Simd>(
-    _: S,
+    s: S,
     config: &Config,
     mode: DecodeMode,
     pattern: &Pattern,
@@ -70,7 +72,7 @@ fn fit_with<S: Simd>(
     let mut fit = Fit { ends: [(0, 0); 4], steps: [0; MAX_LANES], error: 0.0 };
     let mut lane = 0;
     for (number, subset) in pattern.subsets.iter().enumerate() {
-        let mut state = SubsetFit::new(config, mode, texels, &subset.padded);
+        let mut state = SubsetFit::new(s, config, mode, texels, &subset.padded);
         state.try_ends(starts[number]);
         for _ in 0..refinement.rounds {
             let Some(ends) = state.least_squares() else { break };
@@ -81,46 +83,57 @@ fn fit_with<S: Simd>(
         if refinement.neighbours {
             state.try_neighbours();
         }
-        fit.ends[number] = state.best.ends;
-        fit.error += state.best.error;
-        for (out, &step) in fit.steps[lane..].iter_mut().zip(state.best.steps.as_flattened()) {
-            *out = step as u8;
+        fit.ends[number] = state.ends;
+        fit.error += state.error;
+        let out = &mut fit.steps[lane..lane + subset.padded.len()];
+        for (out, weights) in out.as_chunks_mut::<FIT_LANES>().0.iter_mut().zip(&state.weights) {
+            for (out, &weight) in out.iter_mut().zip(weights) {
+                *out = config.step_numbers[weight as usize];
+            }
         }
         lane += subset.padded.len();
     }
     fit
 }
 
-#[derive(Clone, Copy)]
-struct Trial {
-    ends: (u8, u8),
-    steps: [[i32; FIT_LANES]; MAX_GROUPS],
-    error: f32,
-}
-
-struct SubsetFit<'a> {
+/// The best ends of a subset so far.
+struct SubsetFit<'a, S: Simd> {
+    s: S,
     config: &'a Config,
     mode: DecodeMode,
     groups: usize,
     position: [Lanes; MAX_GROUPS],
     importance: [Lanes; MAX_GROUPS],
-    best: Trial,
+    ends: (u8, u8),
+    error: f32,
+    /// Interpolation weight 0..=64 of each lane.
+    weights: [Lanes; MAX_GROUPS],
 }
 
-impl<'a> SubsetFit<'a> {
+impl<'a, S: Simd> SubsetFit<'a, S> {
     #[inline(always)]
-    fn new(config: &'a Config, mode: DecodeMode, texels: &Texels, padded: &[u8]) -> Self {
-        let groups = padded.len() / FIT_LANES;
-        let mut position = [[0.0; FIT_LANES]; MAX_GROUPS];
-        let mut importance = [[0.0; FIT_LANES]; MAX_GROUPS];
-        for (index, &texel) in padded.iter().enumerate() {
-            let texel = usize::from(texel);
-            position[index / FIT_LANES][index % FIT_LANES] = texels.position[texel];
-            importance[index / FIT_LANES][index % FIT_LANES] = texels.importance[texel];
+    fn new(s: S, config: &'a Config, mode: DecodeMode, texels: &Texels, padded: &[u8]) -> Self {
+        let zero = [[0.0; FIT_LANES]; MAX_GROUPS];
+        let (mut position, mut importance) = (zero, zero);
+        let (lists, _) = padded.as_chunks::<FIT_LANES>();
+        for ((list, position), importance) in lists.iter().zip(&mut position).zip(&mut importance) {
+            for lane in 0..FIT_LANES {
+                let texel = usize::from(list[lane]).min(FIT_TEXELS - 1);
+                position[lane] = texels.position[texel];
+                importance[lane] = texels.importance[texel];
+            }
         }
-        let best =
-            Trial { ends: (0, 0), steps: [[0; FIT_LANES]; MAX_GROUPS], error: f32::INFINITY };
-        Self { config, mode, groups, position, importance, best }
+        Self {
+            s,
+            config,
+            mode,
+            groups: lists.len(),
+            position,
+            importance,
+            ends: (0, 0),
+            error: f32::INFINITY,
+            weights: zero,
+        }
     }
 
     /// Snaps the ends to the grid and takes them if they are better.
@@ -130,62 +143,64 @@ impl<'a> SubsetFit<'a> {
         self.try_indices(nearest(grid, low), nearest(grid, high))
     }
 
+    /// Gives every texel its nearest level, the lower of two equally near.
     #[inline(always)]
     fn try_indices(&mut self, low: u8, high: u8) -> bool {
+        let s = self.s;
         let grid = &self.config.endpoints;
-        let mut levels = [0.0; MAX_LEVELS];
-        for (level, &step) in levels.iter_mut().zip(&self.config.steps) {
-            *level =
-                decoded_level(self.mode, grid[usize::from(low)], grid[usize::from(high)], step);
+        let (low_value, high_value) = (grid[usize::from(low)], grid[usize::from(high)]);
+        let steps = &self.config.steps;
+        let mut levels = [s.splat_float(0.0); MAX_LEVELS];
+        for (level, &step) in levels.iter_mut().zip(steps) {
+            *level = s.splat_float(decoded_level(self.mode, low_value, high_value, step));
         }
-        let trial = self.assign((low, high), &levels[..self.config.steps.len()]);
-        let better = trial.error < self.best.error;
+        let mut weights = [[0.0; FIT_LANES]; MAX_GROUPS];
+        let mut errors = s.splat_float(0.0);
+        for group in 0..self.groups {
+            let position = s.floats(&self.position[group]);
+            let mut least = s.splat_float(f32::INFINITY);
+            let mut chosen = s.splat_float(0.0);
+            for (&level, &step) in levels.iter().zip(steps) {
+                let offset = s.sub_floats(position, level);
+                let distance = s.mul_floats(offset, offset);
+                let weight = s.splat_float(step.into());
+                chosen = s.select_below_floats(distance, least, weight, chosen);
+                least = s.select_below_floats(distance, least, distance, least);
+            }
+            let weighted = s.mul_floats(s.floats(&self.importance[group]), least);
+            errors = s.add_floats(errors, weighted);
+            s.store_floats(chosen, &mut weights[group]);
+        }
+        let error = s.horizontal_sum(errors);
+        let better = error < self.error;
         if better {
-            self.best = trial;
+            self.ends = (low, high);
+            self.error = error;
+            self.weights = weights;
         }
         better
-    }
-
-    /// Nearest level of every texel, the lower of two equally near.
-    #[inline(always)]
-    fn assign(&self, ends: (u8, u8), levels: &[f32]) -> Trial {
-        let mut steps = [[0; FIT_LANES]; MAX_GROUPS];
-        let mut errors = [0.0; FIT_LANES];
-        for group in 0..self.groups {
-            let position = &self.position[group];
-            let mut least = [f32::INFINITY; FIT_LANES];
-            for (number, &level) in levels.iter().enumerate() {
-                for lane in 0..FIT_LANES {
-                    let distance = (position[lane] - level) * (position[lane] - level);
-                    let nearer = distance < least[lane];
-                    least[lane] = if nearer { distance } else { least[lane] };
-                    steps[group][lane] = if nearer { number as i32 } else { steps[group][lane] };
-                }
-            }
-            for lane in 0..FIT_LANES {
-                errors[lane] += self.importance[group][lane] * least[lane];
-            }
-        }
-        Trial { ends, steps, error: total(errors) }
     }
 
     /// The ends that minimise the error for the present weights; `None` where all texels that
     /// count share one weight.
     #[inline(always)]
     fn least_squares(&self) -> Option<(f32, f32)> {
-        let mut sums = [[0.0; FIT_LANES]; 5];
+        let s = self.s;
+        let mut sums = [s.splat_float(0.0); 5];
         for group in 0..self.groups {
-            for lane in 0..FIT_LANES {
-                let step = self.best.steps[group][lane] as usize;
-                let u = f32::from(self.config.steps[step]) / 64.0;
-                let (q, x) = (self.importance[group][lane], self.position[group][lane]);
-                let terms = [q, q * u, q * u * u, q * x, q * u * x];
-                for (sum, term) in sums.iter_mut().zip(terms) {
-                    sum[lane] += term;
-                }
+            let q = s.floats(&self.importance[group]);
+            let x = s.floats(&self.position[group]);
+            let u = s.mul_floats(s.floats(&self.weights[group]), s.splat_float(1.0 / 64.0));
+            let (qu, qx) = (s.mul_floats(q, u), s.mul_floats(q, x));
+            let terms = [q, qu, s.mul_floats(qu, u), qx, s.mul_floats(qx, u)];
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                *sum = s.add_floats(*sum, term);
             }
         }
-        let [q, qu, quu, qx, qux] = sums.map(total);
+        let [q, qu, quu, qx, qux] = sums.map(
+            #[inline(always)]
+            |sum| s.horizontal_sum(sum),
+        );
         let determinant = q * quu - qu * qu;
         if determinant <= 1e-6 * q * q {
             return None;
@@ -198,20 +213,13 @@ impl<'a> SubsetFit<'a> {
     #[inline(always)]
     fn try_neighbours(&mut self) {
         let last = self.config.endpoints.len() as i32 - 1;
-        let (low, high) = self.best.ends;
+        let (low, high) = self.ends;
         for (down, up) in [(-1, 0), (1, 0), (0, -1), (0, 1)] {
             let low = (i32::from(low) + down).clamp(0, last) as u8;
             let high = (i32::from(high) + up).clamp(0, last) as u8;
             self.try_indices(low, high);
         }
     }
-}
-
-/// Sum of the lanes, in a fixed tree.
-#[inline(always)]
-fn total(lanes: Lanes) -> f32 {
-    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6]))
-        + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 }
 
 /// Index of the grid value nearest to `value`, the lower of two equally near.

@@ -69,13 +69,19 @@ impl NativeEncoder {
     }
 
     fn with_level(footprint: Footprint, mode: DecodeMode, preset: Preset, level: Level) -> Self {
+        let stages = stages(footprint, mode, preset);
+        let trial_stages = trial_stages(footprint, mode);
+        let mut wanted = [false; 4];
+        for stage in stages.iter().chain(&trial_stages) {
+            wanted[stage.config.partitions - 1] = true;
+        }
         Self {
             footprint,
             mode,
             level,
-            patterns: Patterns::new(footprint),
-            stages: stages(footprint, mode, preset),
-            trial_stages: trial_stages(footprint, mode),
+            patterns: Patterns::new(footprint, wanted),
+            stages,
+            trial_stages,
             batch: Batch::new(footprint),
             scratch: Scratch::default(),
         }

@@ -15,8 +15,8 @@ const LANES: usize = 16;
 const MAX_VECTORS: usize = 12;
 /// Row of a texel without importance: no error under any pair.
 pub(super) const FREE_ROW: u16 = 256;
-/// Texels that the search arrays hold: 64 and padding.
-pub(super) const SEARCH_TEXELS: usize = 72;
+/// Texels that the search arrays hold: a power of two, so that indices need no check.
+pub(super) const SEARCH_TEXELS: usize = 64;
 
 /// Errors of the 256 texel positions under a list of endpoint pairs.
 #[derive(Debug, Clone)]
@@ -48,6 +48,9 @@ pub(super) struct Found {
     pub(super) error: u16,
     pub(super) candidate: usize,
 }
+
+/// Where stretched pairs put their ends, in level spacings inside the range.
+const STRETCHED_OFFSETS: [f32; 7] = [-0.3, -0.1, 0.1, 0.25, 0.4, 0.55, 0.75];
 
 impl PairTable {
     /// All pairs of a configuration's endpoint values, low below high.
@@ -87,11 +90,13 @@ impl PairTable {
         let levels = config.steps.len();
         let step = 255.0 / (levels - 1) as f32;
         let mut pairs = Vec::new();
-        for low in -4..=7 {
-            for high in -4..=7 {
-                pairs.push((step * low as f32 * 0.125, 255.0 - step * high as f32 * 0.125));
+        for low in STRETCHED_OFFSETS {
+            for high in STRETCHED_OFFSETS {
+                pairs.push((step * low, 255.0 - step * high));
             }
         }
+        // One too many for three vectors; the least likely goes.
+        pairs.pop();
         let values: Vec<Vec<f32>> = pairs
             .iter()
             .map(|&(low, high)| {
@@ -146,41 +151,67 @@ fn best_pair_with<S: Simd>(
     positions: &Positions,
     texels: &[u8],
 ) -> (usize, u16) {
-    let vectors = table.vectors;
-    let mut sums = [s.splat_word(0); MAX_VECTORS];
-    for &texel in texels {
-        let row = usize::from(positions.rows[usize::from(texel)]) * vectors;
-        let factor = s.splat_word(positions.importance[usize::from(texel)]);
-        for (sum, errors) in sums.iter_mut().zip(&table.rows[row..row + vectors]) {
-            let mut error = s.words(errors);
-            if !positions.uniform {
-                error = s.mul_high_words(error, factor);
+    let mut lanes = [[u16::MAX; LANES]; MAX_VECTORS];
+    let error = if table.vectors % 4 == 0 {
+        pair_errors::<S, 4>(s, table, positions, texels, &mut lanes)
+    } else {
+        pair_errors::<S, 3>(s, table, positions, texels, &mut lanes)
+    };
+    let pair = lanes.as_flattened().iter().position(|&lane| lane == error).unwrap_or(0);
+    (pair.min(table.pairs.len() - 1), error)
+}
+
+/// Writes the error of every pair and returns the least.
+#[inline(always)]
+fn pair_errors<S: Simd, const C: usize>(
+    s: S,
+    table: &PairTable,
+    positions: &Positions,
+    texels: &[u8],
+    lanes: &mut [[u16; LANES]; MAX_VECTORS],
+) -> u16 {
+    let chunks = table.vectors / C;
+    let rows = table.rows.as_chunks::<C>().0;
+    let mut least = s.splat_word(u16::MAX);
+    for (chunk, lanes) in lanes.as_chunks_mut::<C>().0.iter_mut().enumerate().take(chunks) {
+        let mut sums = [s.splat_word(0); C];
+        for &texel in texels {
+            let texel = usize::from(texel) % SEARCH_TEXELS;
+            let row = &rows[usize::from(positions.rows[texel]) * chunks + chunk];
+            let factor = s.splat_word(positions.importance[texel]);
+            for (sum, errors) in sums.iter_mut().zip(row) {
+                let error = s.words(errors);
+                let error = if positions.uniform { error } else { s.mul_high_words(error, factor) };
+                *sum = s.add_words(*sum, error);
             }
-            *sum = s.add_words(*sum, error);
+        }
+        for (lanes, sum) in lanes.iter_mut().zip(sums) {
+            s.store_words(sum, lanes);
+            least = s.min_words(least, sum);
         }
     }
-    let mut lanes = [[0; LANES]; MAX_VECTORS];
-    let mut least = s.splat_word(u16::MAX);
-    for (lanes, sum) in lanes.iter_mut().zip(sums).take(vectors) {
-        s.store_words(sum, lanes);
-        least = s.min_words(least, sum);
+    s.horizontal_min(least)
+}
+
+/// Rows of one block, weighted by importance: chunk, then texel, then vector.
+#[derive(Debug)]
+pub(super) struct BlockRows(Vec<[u16; LANES]>);
+
+impl Default for BlockRows {
+    fn default() -> Self {
+        Self(vec![[0; LANES]; MAX_VECTORS * SEARCH_TEXELS])
     }
-    let error = s.horizontal_min(least);
-    let lanes = lanes.as_flattened();
-    let pair = lanes.iter().position(|&lane| lane == error).unwrap_or(0);
-    (pair.min(table.pairs.len() - 1), error)
 }
 
 dispatch! {
     /// The best of the `candidates` (indices into `patterns`) for one block, ties to the first.
-    /// `scratch` holds weighted rows.
     fn search = search_with(
         table: &PairTable,
         patterns: &[Pattern],
         candidates: &[u16],
         positions: &Positions,
         texels: usize,
-        scratch: &mut Vec<[u16; LANES]>,
+        scratch: &mut BlockRows,
     ) -> Found
 }
 
@@ -192,64 +223,50 @@ fn search_with<S: Simd>(
     candidates: &[u16],
     positions: &Positions,
     texels: usize,
-    scratch: &mut Vec<[u16; LANES]>,
+    scratch: &mut BlockRows,
 ) -> Found {
-    let vectors = table.vectors;
-    let mut offsets = [0_usize; SEARCH_TEXELS];
-    let rows: &[[u16; LANES]] = if positions.uniform {
-        for (offset, &row) in offsets.iter_mut().zip(&positions.rows[..texels]) {
-            *offset = usize::from(row) * vectors;
-        }
-        &table.rows
+    if table.vectors % 4 == 0 {
+        search_rows::<S, 4>(s, table, patterns, candidates, positions, texels, scratch)
     } else {
-        scratch.resize(texels * vectors, [0; LANES]);
-        for texel in 0..texels {
-            let row = usize::from(positions.rows[texel]) * vectors;
-            let factor = s.splat_word(positions.importance[texel]);
-            let out = &mut scratch[texel * vectors..(texel + 1) * vectors];
-            for (out, errors) in out.iter_mut().zip(&table.rows[row..row + vectors]) {
-                s.store_words(s.mul_high_words(s.words(errors), factor), out);
-            }
-            offsets[texel] = texel * vectors;
-        }
-        &scratch[..]
-    };
-    if vectors % 4 == 0 {
-        search_rows::<S, 4>(s, rows, vectors, &offsets, patterns, candidates, texels)
-    } else {
-        search_rows::<S, 3>(s, rows, vectors, &offsets, patterns, candidates, texels)
+        search_rows::<S, 3>(s, table, patterns, candidates, positions, texels, scratch)
     }
 }
 
 #[inline(always)]
 fn search_rows<S: Simd, const C: usize>(
     s: S,
-    rows: &[[u16; LANES]],
-    vectors: usize,
-    offsets: &[usize; SEARCH_TEXELS],
+    table: &PairTable,
     patterns: &[Pattern],
     candidates: &[u16],
+    positions: &Positions,
     texels: usize,
+    scratch: &mut BlockRows,
 ) -> Found {
     let zero = s.splat_word(0);
+    let chunks = table.vectors / C;
     let mut totals = [[zero; C]; MAX_VECTORS / 3];
-    for (chunk, totals) in totals.iter_mut().enumerate().take(vectors / C) {
-        for &offset in &offsets[..texels] {
-            add_row(s, totals, rows, offset + chunk * C);
-        }
+    let rows = scratch.0.as_chunks_mut::<C>().0.as_chunks_mut::<SEARCH_TEXELS>().0;
+    for (chunk, (rows, totals)) in rows.iter_mut().zip(&mut totals).enumerate().take(chunks) {
+        fill_rows(s, table, chunk, positions, &mut rows[..texels], totals);
     }
+    let rows = &*rows;
     let mut found = Found { error: u16::MAX, candidate: 0 };
     for (candidate, &index) in candidates.iter().enumerate() {
         let subsets = &patterns[usize::from(index)].subsets;
+        let (last, others) = subsets.split_last().expect("invariant: a pattern has subsets");
+        debug_assert!(others.iter().all(|subset| subset.texels.len() <= last.texels.len()));
         let mut rest = totals;
         let mut error = 0_u16;
         // The last subset, the largest, is what the others leave.
-        for subset in &subsets[..subsets.len() - 1] {
+        for subset in others {
             let mut least = s.splat_word(u16::MAX);
-            for (chunk, rest) in rest.iter_mut().enumerate().take(vectors / C) {
+            for (rows, rest) in rows.iter().zip(&mut rest).take(chunks) {
                 let mut sums = [zero; C];
                 for &texel in &subset.texels {
-                    add_row(s, &mut sums, rows, offsets[usize::from(texel)] + chunk * C);
+                    let row = &rows[usize::from(texel) % SEARCH_TEXELS];
+                    for (sum, errors) in sums.iter_mut().zip(row) {
+                        *sum = s.add_words(*sum, s.words(errors));
+                    }
                 }
                 for (sum, rest) in sums.iter().zip(rest) {
                     least = s.min_words(least, *sum);
@@ -259,10 +276,8 @@ fn search_rows<S: Simd, const C: usize>(
             error = error.saturating_add(s.horizontal_min(least));
         }
         let mut least = s.splat_word(u16::MAX);
-        for rest in rest.iter().take(vectors / C) {
-            for rest in rest {
-                least = s.min_words(least, *rest);
-            }
+        for rest in rest[..chunks].as_flattened() {
+            least = s.min_words(least, *rest);
         }
         error = error.saturating_add(s.horizontal_min(least));
         if error < found.error {
@@ -272,15 +287,26 @@ fn search_rows<S: Simd, const C: usize>(
     found
 }
 
+/// One chunk of the rows of a block's texels, weighted by importance, and their sum.
 #[inline(always)]
-fn add_row<S: Simd, const C: usize>(
+fn fill_rows<S: Simd, const C: usize>(
     s: S,
-    sums: &mut [S::Words; C],
-    rows: &[[u16; LANES]],
-    offset: usize,
+    table: &PairTable,
+    chunk: usize,
+    positions: &Positions,
+    out: &mut [[[u16; LANES]; C]],
+    totals: &mut [S::Words; C],
 ) {
-    let row = &rows[offset..offset + C];
-    for (sum, errors) in sums.iter_mut().zip(row) {
-        *sum = s.add_words(*sum, s.words(errors));
+    let chunks = table.vectors / C;
+    let rows = table.rows.as_chunks::<C>().0;
+    for (texel, out) in out.iter_mut().enumerate() {
+        let row = &rows[usize::from(positions.rows[texel]) * chunks + chunk];
+        let factor = s.splat_word(positions.importance[texel]);
+        for ((out, errors), total) in out.iter_mut().zip(row).zip(totals.iter_mut()) {
+            let error = s.words(errors);
+            let error = if positions.uniform { error } else { s.mul_high_words(error, factor) };
+            s.store_words(error, out);
+            *total = s.add_words(*total, error);
+        }
     }
 }

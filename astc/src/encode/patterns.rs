@@ -55,13 +55,15 @@ pub(super) struct Patterns {
 const GROUP_TEXELS: usize = 12;
 
 impl Patterns {
-    pub(super) fn new(footprint: Footprint) -> Self {
+    /// Patterns of the partition counts that `wanted` (index: count - 1) asks for.
+    pub(super) fn new(footprint: Footprint, wanted: [bool; 4]) -> Self {
         let texels = footprint.texels();
         let group_texels = footprint.width() * (GROUP_TEXELS / footprint.width()).max(1);
         let mut builder =
             EntryBuilder { entries: vec![Entry { parent: 0, texel: 0 }], known: vec![(0, 0)] };
         let by_count = std::array::from_fn(|index| {
             let owners: Vec<(u16, Vec<u8>)> = match index {
+                _ if !wanted[index] => Vec::new(),
                 0 => vec![(0, vec![0; texels])],
                 _ => distinct_patterns(footprint, index + 1)
                     .into_iter()
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn entries_rebuild_every_subset() {
         for footprint in ["6x6", "8x5", "8x8"].map(|text| text.parse::<Footprint>().unwrap()) {
-            let patterns = Patterns::new(footprint);
+            let patterns = Patterns::new(footprint, [true; 4]);
             let mut masks = vec![0_u64];
             for entry in &patterns.entries[1..] {
                 masks.push(masks[usize::from(entry.parent)] | 1 << entry.texel);

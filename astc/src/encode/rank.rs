@@ -47,8 +47,7 @@ fn measure_with<S: Simd>(
     high: &[[u8; BATCH]],
     ranges: &mut Ranges,
 ) {
-    ranges.low.clear();
-    ranges.high.clear();
+    // Entry 0, the empty subset, keeps the neutral values of the first resize.
     ranges.low.resize(patterns.entries.len(), [255; BATCH]);
     ranges.high.resize(patterns.entries.len(), [0; BATCH]);
     for (index, entry) in patterns.entries.iter().enumerate().skip(1) {

@@ -3,7 +3,7 @@
 use super::block::{Batch, Block};
 use super::effort::Stage;
 use super::fit::{Fit, Refinement, fit};
-use super::pairs::{FREE_ROW, PairTable, Positions, best_pair, search};
+use super::pairs::{BlockRows, FREE_ROW, PairTable, Positions, best_pair, search};
 use super::patterns::{Pattern, Patterns};
 use super::rank::{BATCH, Ranges, best_of_classes, measure};
 use crate::DecodeMode;
@@ -14,7 +14,7 @@ use crate::simd::Level;
 pub(super) struct Scratch {
     ranges: Ranges,
     winners: Vec<[u16; BATCH]>,
-    rows: Vec<[u16; 16]>,
+    rows: BlockRows,
 }
 
 /// The block chosen for one window.
@@ -35,6 +35,9 @@ struct Lead {
 
 /// A stage is fitted exactly if its approximate error is within this factor of the best one.
 const WORTH_FITTING: f32 = 1.25;
+/// Squared error of a texel over squared level spacing, as low as a block of noise gets: 1/12 for
+/// uniform noise, and less because few texels leave room to choose the ends.
+const LEAST_NOISE: f32 = 0.6 / 12.0;
 
 /// Chooses a block for every window of `batch`.
 pub(super) fn choose(
@@ -79,65 +82,95 @@ fn leads(
     scratch: &mut Scratch,
 ) -> Vec<Vec<Lead>> {
     measure(level, patterns, &batch.low, &batch.high, &mut scratch.ranges);
+    let mut least = [f32::MAX; BATCH];
+    let mut candidates = Vec::new();
     stages
         .iter()
         .map(|stage| {
             let set = &patterns.by_count[stage.config.partitions - 1];
-            let tries = stage.tries.min(set.len());
-            scratch.winners.clear();
-            scratch.winners.resize(tries, [0; BATCH]);
-            if tries < set.len() {
-                best_of_classes(level, set, &scratch.ranges, &mut scratch.winners);
-            } else {
-                for (index, winners) in scratch.winners.iter_mut().enumerate() {
-                    winners.fill(index as u16);
-                }
-            }
+            rank(level, set, stage.tries.min(set.len()), scratch);
             batch
                 .blocks
                 .iter()
+                .zip(&mut least)
                 .enumerate()
-                .map(|(slot, block)| {
-                    let candidates: Vec<u16> =
-                        scratch.winners.iter().map(|winners| winners[slot]).collect();
-                    lead(level, stage, set, &candidates, block, batch.low.len(), &mut scratch.rows)
+                .map(|(slot, (block, least))| {
+                    candidates.clear();
+                    candidates.extend(scratch.winners.iter().map(|winners| winners[slot]));
+                    let texels = batch.low.len();
+                    let lead = if stage.exact {
+                        exact_lead(level, stage, set, &candidates, block, texels, &mut scratch.rows)
+                    } else {
+                        stretched_lead(level, stage, set, &candidates, block, *least)
+                    };
+                    *least = least.min(lead.error);
+                    lead
                 })
                 .collect()
         })
         .collect()
 }
 
-fn lead(
+/// Fills `scratch.winners` with `tries` patterns for each block.
+fn rank(level: Level, set: &[Pattern], tries: usize, scratch: &mut Scratch) {
+    scratch.winners.resize(tries, [0; BATCH]);
+    if tries < set.len() {
+        best_of_classes(level, set, &scratch.ranges, &mut scratch.winners);
+    } else {
+        for (index, winners) in scratch.winners.iter_mut().enumerate() {
+            winners.fill(index as u16);
+        }
+    }
+}
+
+fn exact_lead(
     level: Level,
     stage: &Stage,
     set: &[Pattern],
     candidates: &[u16],
     block: &Block,
     texels: usize,
-    rows: &mut Vec<[u16; 16]>,
+    rows: &mut BlockRows,
 ) -> Lead {
-    if stage.exact {
-        let found = search(level, &stage.table, set, candidates, &block.positions, texels, rows);
-        let pattern = usize::from(candidates[found.candidate]);
-        return Lead { error: f32::from(found.error) / stage.table.unit, pattern };
-    }
-    let mut best = Lead { error: f32::MAX, pattern: usize::from(candidates[0]) };
+    let found = search(level, &stage.table, set, candidates, &block.positions, texels, rows);
+    let pattern = usize::from(candidates[found.candidate]);
+    Lead { error: f32::from(found.error) / stage.table.unit, pattern }
+}
+
+/// Skips what cannot come near `limit`, with an infinite error.
+fn stretched_lead(
+    level: Level,
+    stage: &Stage,
+    set: &[Pattern],
+    candidates: &[u16],
+    block: &Block,
+    limit: f32,
+) -> Lead {
+    let spacings = (stage.config.steps.len() - 1) as f32;
+    let mut best = Lead { error: f32::INFINITY, pattern: usize::from(candidates[0]) };
     for &candidate in candidates {
         let pattern = usize::from(candidate);
-        let error = set[pattern]
-            .subsets
+        let subsets = &set[pattern].subsets;
+        let stretches: [Stretch; 4] = std::array::from_fn(|number| {
+            subsets.get(number).map_or(Stretch::NONE, |subset| Stretch::of(block, &subset.texels))
+        });
+        let expected: f32 = stretches
             .iter()
-            .map(|subset| {
-                let stretch = Stretch::of(block, &subset.texels);
-                let (_, error) = best_pair(
-                    level,
-                    &stage.table,
-                    &stretch.positions(block, &subset.texels),
-                    &subset.texels,
-                );
-                f32::from(error) / stage.table.unit
-                    * (stretch.span / 255.0)
-                    * (stretch.span / 255.0)
+            .map(|stretch| {
+                stretch.importance * (stretch.span / spacings) * (stretch.span / spacings)
+            })
+            .sum();
+        if expected * LEAST_NOISE > limit.min(best.error) {
+            continue;
+        }
+        let error = subsets
+            .iter()
+            .zip(&stretches)
+            .map(|(subset, stretch)| {
+                let positions = stretch.positions(block, &subset.texels);
+                let (_, error) = best_pair(level, &stage.table, &positions, &subset.texels);
+                let step = stretch.span / 255.0;
+                f32::from(error) / stage.table.unit * step * step
             })
             .sum();
         if error < best.error {
@@ -178,25 +211,29 @@ fn stretched_start(level: Level, table: &PairTable, block: &Block, texels: &[u8]
     (stretch.low + low * back, stretch.low + high * back)
 }
 
-/// Range of the texels of a subset that count.
+/// Range and importance of the texels of a subset that count.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     low: f32,
     span: f32,
+    importance: f32,
 }
 
 impl Stretch {
+    const NONE: Self = Self { low: 127.5, span: 0.0, importance: 0.0 };
+
     fn of(block: &Block, texels: &[u8]) -> Self {
-        let (mut low, mut high) = (f32::MAX, f32::MIN);
+        let (mut low, mut high, mut importance) = (f32::MAX, f32::MIN, 0.0);
         for &texel in texels {
             let texel = usize::from(texel);
             if block.positions.rows[texel] != FREE_ROW {
                 let position = block.texels.position[texel].clamp(0.0, 255.0);
                 low = low.min(position);
                 high = high.max(position);
+                importance += block.texels.importance[texel];
             }
         }
-        if low > high { Self { low: 127.5, span: 0.0 } } else { Self { low, span: high - low } }
+        if low > high { Self::NONE } else { Self { low, span: high - low, importance } }
     }
 
     /// Positions of the subset's texels with its range stretched to 0..=255.

@@ -21,6 +21,7 @@ impl Avx2 {
 impl Simd for Avx2 {
     type Bytes = __m256i;
     type Words = __m256i;
+    type Floats = __m256;
 
     #[inline(always)]
     fn bytes(self, lanes: &[u8; 32]) -> __m256i {
@@ -125,6 +126,64 @@ impl Simd for Avx2 {
         unsafe {
             let half = _mm_min_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
             _mm_extract_epi16::<0>(_mm_minpos_epu16(half)) as u16
+        }
+    }
+
+    #[inline(always)]
+    fn floats(self, lanes: &[f32; 8]) -> __m256 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_loadu_ps(lanes.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn splat_float(self, value: f32) -> __m256 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn store_floats(self, lanes: __m256, out: &mut [f32; 8]) {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), lanes) }
+    }
+
+    #[inline(always)]
+    fn add_floats(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_floats(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_floats(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn select_below_floats(
+        self,
+        new_key: __m256,
+        old_key: __m256,
+        new: __m256,
+        old: __m256,
+    ) -> __m256 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_blendv_ps(old, new, _mm256_cmp_ps::<_CMP_LT_OQ>(new_key, old_key)) }
+    }
+
+    #[inline(always)]
+    fn horizontal_sum(self, a: __m256) -> f32 {
+        // SAFETY: see the head of the file; AVX2 includes SSE3.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Fixed-width integer lanes for the encoder's search kernels.
+//! Fixed-width lanes for the encoder's search kernels.
 //!
 //! A kernel is written once, generic over [`Simd`]; [`Level`] picks the implementation at run
-//! time. Every operation is exact integer arithmetic on the same lane counts, so all levels
-//! return the same bits; [`Scalar`] is the plain-array twin that the tests compare with.
+//! time. Integers wrap or saturate as stated and floats round once an operation (nothing is
+//! fused) on the same lane counts, so all levels return the same bits; [`Scalar`] is the
+//! plain-array twin that the tests compare with.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -12,12 +13,14 @@ mod scalar;
 pub(crate) use avx2::Avx2;
 pub(crate) use scalar::Scalar;
 
-/// 32 lanes of u8 and 16 lanes of u16.
+/// 32 lanes of u8, 16 lanes of u16 or 8 lanes of f32.
 pub(crate) trait Simd: Copy {
     /// 32 lanes of u8.
     type Bytes: Copy;
     /// 16 lanes of u16.
     type Words: Copy;
+    /// 8 lanes of f32.
+    type Floats: Copy;
 
     fn bytes(self, lanes: &[u8; 32]) -> Self::Bytes;
     fn store_bytes(self, lanes: Self::Bytes, out: &mut [u8; 32]);
@@ -48,6 +51,23 @@ pub(crate) trait Simd: Copy {
     ) -> Self::Words;
     /// The smallest lane.
     fn horizontal_min(self, a: Self::Words) -> u16;
+
+    fn floats(self, lanes: &[f32; 8]) -> Self::Floats;
+    fn splat_float(self, value: f32) -> Self::Floats;
+    fn store_floats(self, lanes: Self::Floats, out: &mut [f32; 8]);
+    fn add_floats(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn sub_floats(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn mul_floats(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// Lane by lane, `new` where its key is below `old_key` (false for NaN), else `old`.
+    fn select_below_floats(
+        self,
+        new_key: Self::Floats,
+        old_key: Self::Floats,
+        new: Self::Floats,
+        old: Self::Floats,
+    ) -> Self::Floats;
+    /// ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7)).
+    fn horizontal_sum(self, a: Self::Floats) -> f32;
 }
 
 /// Which implementation of [`Simd`] to run.
@@ -130,6 +150,24 @@ mod tests {
         out
     }
 
+    fn all_floats<S: Simd>(s: S, a: &[f32; 8], b: &[f32; 8]) -> Vec<u32> {
+        let (x, y) = (s.floats(a), s.floats(b));
+        let product = s.mul_floats(x, y);
+        let mut out = vec![s.horizontal_sum(x).to_bits(), s.horizontal_sum(product).to_bits()];
+        for v in [
+            s.splat_float(a[5]),
+            product,
+            s.add_floats(product, y),
+            s.sub_floats(product, x),
+            s.select_below_floats(x, y, product, y),
+        ] {
+            let mut lanes = [0.0; 8];
+            s.store_floats(v, &mut lanes);
+            out.extend(lanes.map(f32::to_bits));
+        }
+        out
+    }
+
     proptest! {
         #[test]
         fn levels_agree_with_the_scalar_twin(
@@ -137,12 +175,16 @@ mod tests {
             b in prop::array::uniform32(any::<u8>()),
             c in prop::array::uniform16(any::<u16>()),
             d in prop::array::uniform16(any::<u16>()),
+            e in prop::array::uniform8(-1e6_f32..1e6),
+            f in prop::array::uniform8(-1e6_f32..1e6),
         ) {
-            let expected = all(Scalar, &a, &b, &c, &d);
             match Level::detect() {
                 Level::Scalar => {}
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2(token) => prop_assert_eq!(all(token, &a, &b, &c, &d), expected),
+                Level::Avx2(token) => {
+                    prop_assert_eq!(all(token, &a, &b, &c, &d), all(Scalar, &a, &b, &c, &d));
+                    prop_assert_eq!(all_floats(token, &e, &f), all_floats(Scalar, &e, &f));
+                }
             }
         }
     }

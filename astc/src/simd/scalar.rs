@@ -14,6 +14,7 @@ fn zip<T: Copy, const N: usize>(a: [T; N], b: [T; N], op: impl Fn(T, T) -> T) ->
 impl Simd for Scalar {
     type Bytes = [u8; 32];
     type Words = [u16; 16];
+    type Floats = [f32; 8];
 
     #[inline(always)]
     fn bytes(self, lanes: &[u8; 32]) -> [u8; 32] {
@@ -100,5 +101,53 @@ impl Simd for Scalar {
     #[inline(always)]
     fn horizontal_min(self, a: [u16; 16]) -> u16 {
         a.into_iter().fold(u16::MAX, Ord::min)
+    }
+
+    #[inline(always)]
+    fn floats(self, lanes: &[f32; 8]) -> [f32; 8] {
+        *lanes
+    }
+
+    #[inline(always)]
+    fn splat_float(self, value: f32) -> [f32; 8] {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn store_floats(self, lanes: [f32; 8], out: &mut [f32; 8]) {
+        *out = lanes;
+    }
+
+    #[inline(always)]
+    fn add_floats(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |x, y| x + y)
+    }
+
+    #[inline(always)]
+    fn sub_floats(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |x, y| x - y)
+    }
+
+    #[inline(always)]
+    fn mul_floats(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |x, y| x * y)
+    }
+
+    #[inline(always)]
+    fn select_below_floats(
+        self,
+        new_key: [f32; 8],
+        old_key: [f32; 8],
+        new: [f32; 8],
+        old: [f32; 8],
+    ) -> [f32; 8] {
+        std::array::from_fn(
+            |lane| if new_key[lane] < old_key[lane] { new[lane] } else { old[lane] },
+        )
+    }
+
+    #[inline(always)]
+    fn horizontal_sum(self, a: [f32; 8]) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
 }
