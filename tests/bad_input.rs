@@ -1,6 +1,8 @@
 //! Bad input through the real command: the exit code, a message that names file and tensor, and
 //! no output folder.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! What the command prints: help, plans and reports, held by snapshots.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Workspace, run};

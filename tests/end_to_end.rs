@@ -1,5 +1,7 @@
 //! The main job through the real command, on the trained fixture and its variants.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! The truncated SVD against LAPACK: `cargo test -p compress-model-lora --features lapack`.
 
+#![allow(clippy::unwrap_used)]
+
 use compress_model_lora::{DenseMatrix, SvdOptions, lapack, truncated_svd};
 use rand::{RngExt, SeedableRng};
 

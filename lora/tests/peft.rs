@@ -1,6 +1,8 @@
 //! PEFT files: what is written comes back, is read by the safetensors crate, and every fault of a
 //! foreign file is named.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -92,8 +94,11 @@ fn a_plan_must_be_kept() {
     assert!(matches!(PeftWriter::create(folder.path(), &twice, ""), Err(Error::Plan { .. })));
 }
 
+/// Stored tensors by key: dtype, shape, data.
+type Tensors = BTreeMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)>;
+
 /// Writes an adapter of one module as another program would.
-fn foreign(folder: &Path, config: &Value, tensors: &BTreeMap<&str, (Dtype, Vec<usize>, Vec<u8>)>) {
+fn foreign(folder: &Path, config: &Value, tensors: &Tensors) {
     fs::write(folder.join(CONFIG_FILE), config.to_string()).unwrap();
     let views = tensors.iter().map(|(key, (dtype, shape, data))| {
         (*key, TensorView::new(*dtype, shape.clone(), data).unwrap())
@@ -108,7 +113,7 @@ fn f32s(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-fn good() -> (Value, BTreeMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)>) {
+fn good() -> (Value, Tensors) {
     let config = json!({
         "peft_type": "LORA", "r": 1, "lora_alpha": 8, "target_modules": "m", "task_type": null,
     });
@@ -137,7 +142,7 @@ fn the_scale_of_a_foreign_adapter_counts() {
 
 #[test]
 fn faults_are_named() {
-    type Edit = fn(&mut Value, &mut BTreeMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)>);
+    type Edit = fn(&mut Value, &mut Tensors);
     let faults: [(Edit, &str); 9] = [
         (|c, _| c["peft_type"] = "IA3".into(), "peft_type is not LORA"),
         (|c, _| c["use_dora"] = true.into(), "use_dora"),

@@ -141,9 +141,8 @@ pub(super) fn check_against_files(
     checkpoint: &Checkpoint,
 ) -> Result<()> {
     let index_path = folder.join(INDEX_FILE);
-    let tensors = checkpoint.by_name();
     for (name, file) in weight_map {
-        let found = tensors.get(name.as_str()).map(|t| names[t.file].as_str());
+        let found = checkpoint.tensor(name).map(|t| names[t.file].as_str());
         if found != Some(file) {
             let why = match found {
                 None => format!("{INDEX_FILE} puts it here, but the shard lacks it"),
@@ -152,7 +151,7 @@ pub(super) fn check_against_files(
             return Err(Error::tensor(folder.join(file), name, why));
         }
     }
-    match tensors.values().find(|t| !weight_map.contains_key(&t.name)) {
+    match checkpoint.tensors().iter().find(|t| !weight_map.contains_key(&t.name)) {
         None => Ok(()),
         Some(t) => Err(Error::tensor(
             checkpoint.file_of(t),

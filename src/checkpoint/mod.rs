@@ -86,6 +86,7 @@ pub struct Checkpoint {
     config: Option<ModelConfig>,
     files: Vec<WeightFile>,
     tensors: Vec<Tensor>,
+    by_name: HashMap<String, usize>,
     warnings: Vec<String>,
 }
 
@@ -111,6 +112,7 @@ impl Checkpoint {
             config,
             files: Vec::new(),
             tensors: Vec::new(),
+            by_name: HashMap::new(),
             warnings: Vec::new(),
         };
         for name in &names {
@@ -118,6 +120,8 @@ impl Checkpoint {
         }
         checkpoint.tensors.sort_by(|a, b| order::natural(&a.name, &b.name));
         checkpoint.check_names()?;
+        checkpoint.by_name =
+            checkpoint.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         if let Some(weight_map) = weight_map {
             index::check_against_files(folder, &weight_map, &names, &checkpoint)?;
         }
@@ -191,10 +195,10 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// The tensors by name.
+    /// The tensor called `name`.
     #[must_use]
-    pub fn by_name(&self) -> HashMap<&str, &Tensor> {
-        self.tensors.iter().map(|t| (t.name.as_str(), t)).collect()
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
     /// Oddities that do not make the checkpoint unusable.

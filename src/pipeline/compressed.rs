@@ -8,7 +8,7 @@ use compress_model_lora::{Adapter, PeftReader};
 use super::manifest::{Entry, Manifest, Status, StoredPart};
 use super::panels::{Panel, panels, part_ranges};
 use super::plan::stored_parts;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::codec::{self, WorkerPool};
 use crate::error::{Error, Result};
 
@@ -100,7 +100,7 @@ impl CompressedFolder {
         dtype: &str,
         shape: &[usize],
     ) -> Result<()> {
-        let Some(stored) = self.stored.by_name().get(part.name.as_str()).copied() else {
+        let Some(stored) = self.stored.tensor(&part.name) else {
             let message = format!("its part {:?} is not stored", part.name);
             return Err(self.fault(&entry.name, message));
         };
@@ -175,6 +175,11 @@ impl CompressedFolder {
         (pool, shape.expect("invariant: checked when opened"))
     }
 
+    /// The stored tensor of `part`.
+    pub(super) fn stored_part(&self, part: &StoredPart) -> &Tensor {
+        self.stored.tensor(&part.name).expect("invariant: checked when opened")
+    }
+
     /// Reads the stored bytes of one panel of coded entry `index` and decodes them; `adapter` is
     /// added if given.
     ///
@@ -188,13 +193,12 @@ impl CompressedFolder {
     ) -> Result<DecodedPanel> {
         let entry = &self.manifest.tensors[index];
         let (pool, shape) = self.coded(index);
-        let by_name = self.stored.by_name();
         let mut parts = Vec::new();
         for (part, range) in
             entry.status.parts().iter().zip(part_ranges(pool.codec(), shape, panel))
         {
             let mut bytes = vec![0; (range.end - range.start) as usize];
-            self.stored.read_bytes(by_name[part.name.as_str()], range.start, &mut bytes)?;
+            self.stored.read_bytes(self.stored_part(part), range.start, &mut bytes)?;
             parts.push(bytes);
         }
         let mut weights = vec![0.0; panel.rows.len() * shape.2];

@@ -169,8 +169,7 @@ impl<'a> Run<'a> {
 
     /// The stored tensor of a kept entry.
     fn stored(&self, entry: usize) -> &Tensor {
-        let part = &self.input.manifest.tensors[entry].status.parts()[0];
-        self.input.stored.by_name()[part.name.as_str()]
+        self.input.stored_part(&self.input.manifest.tensors[entry].status.parts()[0])
     }
 
     fn load_adapters(

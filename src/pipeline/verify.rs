@@ -162,9 +162,8 @@ impl<'a> Run<'a> {
             .zip(&scan.hashes)
             .map(|(tensor, hash)| (tensor.name.as_str(), hash.to_hex().to_string()))
             .collect();
-        let by_name = original.by_name();
         for (i, entry) in self.folder.manifest.tensors.iter().enumerate() {
-            let Some(tensor) = by_name.get(entry.name.as_str()) else {
+            let Some(tensor) = original.tensor(&entry.name) else {
                 self.failures.push(format!("{}: the original has no such tensor", entry.name));
                 continue;
             };
@@ -200,12 +199,11 @@ impl<'a> Run<'a> {
     }
 
     fn jobs(&self) -> impl Iterator<Item = Job> {
-        let stored = self.folder.stored.by_name();
         self.folder.manifest.tensors.iter().enumerate().flat_map(move |(entry, described)| {
             let jobs: Box<dyn Iterator<Item = Job>> = match &described.status {
                 Status::Tied { .. } => Box::new(std::iter::empty()),
                 Status::Kept { parts, .. } => {
-                    let total = stored[parts[0].name.as_str()].byte_len;
+                    let total = self.folder.stored_part(&parts[0]).byte_len;
                     Box::new((0..total).step_by(COPY_BYTES as usize).map(move |from| {
                         let len = COPY_BYTES.min(total - from) as usize;
                         Job::Kept { entry, from, len }
@@ -236,7 +234,7 @@ impl<'a> Run<'a> {
         match job {
             Job::Kept { entry, from, len } => {
                 let part = &self.folder.manifest.tensors[*entry].status.parts()[0];
-                let stored = self.folder.stored.by_name()[part.name.as_str()];
+                let stored = self.folder.stored_part(part);
                 let mut bytes = vec![0; *len];
                 self.folder.stored.read_bytes(stored, *from, &mut bytes)?;
                 Ok(Output { parts: vec![bytes], sums: None, non_finite: false })
@@ -256,7 +254,7 @@ impl<'a> Run<'a> {
             return Ok(None);
         };
         let described = &self.folder.manifest.tensors[entry];
-        let tensor = original.by_name()[described.name.as_str()];
+        let tensor = original.tensor(&described.name).expect("invariant: only comparable entries");
         let shape = compressed::matrices_of(described).expect("invariant: checked when opened");
         let mut weights = Vec::new();
         read_panel(original, tensor, shape, panel, &mut AlignedBytes::default(), &mut weights)?;

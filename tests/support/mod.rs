@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: the real fixture, its variants, and the command.
 
 // Each test binary uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 #[path = "../../fixtures/variants.rs"]
 pub mod variants;
