@@ -240,6 +240,29 @@ fn recipes_and_overrides_decide() {
     assert!(!workspace.path("none").exists());
 }
 
+/// ARM's encoder stays available, and the native one beats its default on every tensor.
+#[cfg(feature = "astcenc")]
+#[test]
+fn the_native_astc_encoder_beats_astcenc_medium() {
+    let workspace = Workspace::with_tiny_llama(1);
+    let sqnr = |encoder: &str| -> BTreeMap<String, f64> {
+        let rule = format!("_proj=astc:{encoder}");
+        let args = ["-o", encoder, "--preset", "on-device", "--tensor-type", &rule];
+        workspace.run("compress", "model", &args).ok();
+        let manifest = manifest(&workspace, encoder);
+        let entries = manifest["tensors"].as_array().unwrap().iter();
+        entries
+            .filter(|entry| entry["codec"] == "astc")
+            .map(|e| (e["name"].as_str().unwrap().to_owned(), e["sqnr_db"].as_f64().unwrap()))
+            .collect()
+    };
+    let (native, arm) = (sqnr("encoder=native"), sqnr("encoder=astcenc,quality=medium"));
+    assert_eq!(native.len(), 28);
+    for (name, native) in native {
+        assert!(native > arm[&name], "{name}: native {native}, astcenc {}", arm[&name]);
+    }
+}
+
 #[test]
 fn shapes_at_the_edge_work() {
     let shapes: [&[usize]; 9] = [

@@ -2,11 +2,14 @@
 //!
 //! Parts: `blocks` U8 [block rows, block columns, 16], in raster order; `scales` F16 [rows].
 //! Parameters: `footprint` ("6x6"); `decode` ("unorm8" or "fp16"), how the reader's hardware
-//! returns texels; `encoder` ("astcenc") and its `quality`.
+//! returns texels; `encoder`, either "native", the search made for weights, with its `effort`
+//! ("fast", "default", "best"), or "astcenc", ARM's encoder, with its `quality` ("fastest" to
+//! "exhaustive").
 
 use std::str::FromStr;
 use std::sync::Arc;
 
+use compress_model_astc::encode::Preset;
 use compress_model_astc::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint};
 use half::f16;
 use safetensors::Dtype;
@@ -25,8 +28,10 @@ struct AstcParams {
     decode: Decode,
     #[serde(default)]
     encoder: EncoderName,
-    #[serde(default)]
-    quality: Quality,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    effort: Option<Effort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
 }
 
 fn default_footprint() -> String {
@@ -45,18 +50,56 @@ enum Decode {
 #[serde(rename_all = "lowercase")]
 enum EncoderName {
     #[default]
+    Native,
     Astcenc,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Effort {
+    Fast,
+    Default,
+    Best,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Quality {
     Fastest,
     Fast,
-    #[default]
     Medium,
     Thorough,
     Exhaustive,
+}
+
+impl AstcParams {
+    /// The encoder asked for; fills in its effort or quality.
+    fn encoder(&mut self) -> Result<Encoder, String> {
+        match self.encoder {
+            EncoderName::Native if self.quality.is_some() => {
+                Err("quality belongs to encoder \"astcenc\"; the native one has effort".to_owned())
+            }
+            EncoderName::Astcenc if self.effort.is_some() => {
+                Err("effort belongs to encoder \"native\"; astcenc has quality".to_owned())
+            }
+            EncoderName::Native => {
+                Ok(Encoder::Native(match self.effort.get_or_insert(Effort::Default) {
+                    Effort::Fast => Preset::Fast,
+                    Effort::Default => Preset::Default,
+                    Effort::Best => Preset::Best,
+                }))
+            }
+            EncoderName::Astcenc => {
+                Ok(Encoder::Arm(match self.quality.get_or_insert(Quality::Medium) {
+                    Quality::Fastest => ArmQuality::Fastest,
+                    Quality::Fast => ArmQuality::Fast,
+                    Quality::Medium => ArmQuality::Medium,
+                    Quality::Thorough => ArmQuality::Thorough,
+                    Quality::Exhaustive => ArmQuality::Exhaustive,
+                }))
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,22 +109,13 @@ struct AstcCodec {
 }
 
 pub(super) fn build(params: Params) -> Result<Arc<dyn Codec>, String> {
-    let params: AstcParams = super::parse_params(params)?;
+    let mut params: AstcParams = super::parse_params(params)?;
     let footprint = Footprint::from_str(&params.footprint).map_err(|e| e.to_string())?;
     let decode = match params.decode {
         Decode::Unorm8 => DecodeMode::Unorm8,
         Decode::Fp16 => DecodeMode::Fp16,
     };
-    let quality = match params.quality {
-        Quality::Fastest => ArmQuality::Fastest,
-        Quality::Fast => ArmQuality::Fast,
-        Quality::Medium => ArmQuality::Medium,
-        Quality::Thorough => ArmQuality::Thorough,
-        Quality::Exhaustive => ArmQuality::Exhaustive,
-    };
-    let encoder = match params.encoder {
-        EncoderName::Astcenc => Encoder::Arm(quality),
-    };
+    let encoder = params.encoder()?;
     let coder = compress_model_astc::Params { footprint, decode, encoder };
     Ok(Arc::new(AstcCodec { params, coder }))
 }
