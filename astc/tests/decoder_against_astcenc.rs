@@ -41,7 +41,7 @@ impl Tally {
     }
 }
 
-/// Half legal structured blocks, a quarter noise, a quarter void extents.
+/// Five eighths legal structured blocks, a quarter noise, an eighth void extents.
 fn batch(blocks: &Blocks, rng: &mut Pcg64Mcg, tally: &mut Tally) -> Vec<u128> {
     (0..BATCH)
         .map(|_| match rng.random_range(0..8) {
