@@ -20,8 +20,8 @@ pub enum Error {
         /// Last row of the panel.
         last: usize,
     },
-    /// The eigenvalue iteration did not end, twice.
-    #[error("the eigenvalue iteration did not converge")]
+    /// LAPACK gave up on a full SVD.
+    #[error("the singular value iteration did not converge")]
     NoConvergence,
     /// A factor is past the range of fp16.
     #[error("a factor holds {0}, beyond fp16 (65504)")]
