@@ -4,6 +4,7 @@ use super::fit::{FIT_TEXELS, Texels};
 use super::pairs::{FREE_ROW, Positions, SEARCH_TEXELS};
 use super::rank::BATCH;
 use crate::Footprint;
+use crate::simd::{Level, Simd, dispatch};
 
 /// The part of a matrix that one block covers, and where its texels come from.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +15,6 @@ pub(super) struct Window<'a> {
     /// Rows and columns inside the matrix; the rest of the block is padding.
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Scale of each row.
-    pub(super) scales: &'a [f32],
     pub(super) importance: WindowImportance<'a>,
 }
 
@@ -30,6 +29,31 @@ pub(super) enum WindowImportance<'a> {
     Weights(&'a [f32]),
 }
 
+/// What the row scales of a band make of a weight, for each texel of a block.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    /// Texel steps a unit of weight, 127.5/a; 0 in a row of scale 0.
+    stretch: [f32; SEARCH_TEXELS],
+    /// Squared weight error of one squared texel step, (a/127.5)²; 0 in padding.
+    square: [f32; SEARCH_TEXELS],
+}
+
+impl Frame {
+    /// The frame of rows with these scales.
+    pub(super) fn new(footprint: Footprint, scales: &[f32]) -> Self {
+        let mut frame = Self { stretch: [0.0; SEARCH_TEXELS], square: [0.0; SEARCH_TEXELS] };
+        let width = footprint.width();
+        for (row, &scale) in scales.iter().enumerate() {
+            if scale > 0.0 {
+                let texels = row * width..(row + 1) * width;
+                frame.stretch[texels.clone()].fill(127.5 / scale);
+                frame.square[texels].fill((scale / 127.5) * (scale / 127.5));
+            }
+        }
+        frame
+    }
+}
+
 /// One prepared block.
 #[derive(Debug, Clone)]
 pub(super) struct Block {
@@ -42,11 +66,13 @@ pub(super) struct Block {
 /// Up to [`BATCH`] blocks, and their texels as bytes for the ranking.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) blocks: Vec<Block>,
+    blocks: Vec<Block>,
+    len: usize,
     /// Texel as a byte, 255 (in `low`) and 0 (in `high`) where it does not count.
     pub(super) low: Vec<[u8; BATCH]>,
     pub(super) high: Vec<[u8; BATCH]>,
     footprint: Footprint,
+    level: Level,
 }
 
 /// Importances within this factor of each other are treated as equal by the table search; the
@@ -54,89 +80,117 @@ pub(super) struct Batch {
 const UNIFORM_WITHIN: f32 = 0.85;
 
 impl Batch {
-    pub(super) fn new(footprint: Footprint) -> Self {
+    pub(super) fn new(footprint: Footprint, level: Level) -> Self {
+        let block = Block {
+            texels: Texels { position: [127.5; FIT_TEXELS], importance: [0.0; FIT_TEXELS] },
+            positions: Positions {
+                rows: [FREE_ROW; SEARCH_TEXELS],
+                importance: [0; SEARCH_TEXELS],
+                uniform: true,
+            },
+            error_scale: 0.0,
+        };
         let texels = footprint.texels();
         Self {
-            blocks: Vec::with_capacity(BATCH),
+            blocks: vec![block; BATCH],
+            len: 0,
             low: vec![[255; BATCH]; texels],
             high: vec![[0; BATCH]; texels],
             footprint,
+            level,
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.blocks.clear();
-        self.low.fill([255; BATCH]);
-        self.high.fill([0; BATCH]);
+        self.len = 0;
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks[..self.len]
     }
 
     /// Adds a block; `clamp` leaves clipping out of its error.
-    pub(super) fn push(&mut self, window: &Window<'_>, clamp: bool) {
-        let slot = self.blocks.len();
+    pub(super) fn push(&mut self, frame: &Frame, window: &Window<'_>, clamp: bool) {
+        let slot = self.len;
+        self.len += 1;
         let width = self.footprint.width();
-        let mut texels = Texels { position: [127.5; FIT_TEXELS], importance: [0.0; FIT_TEXELS] };
+        let count = self.footprint.texels();
+        let mut weights = [0.0; SEARCH_TEXELS];
+        let mut factors = [0.0; SEARCH_TEXELS];
         for row in 0..window.rows {
-            let scale = window.scales[row];
-            if scale == 0.0 {
-                continue;
-            }
-            let (stretch, square) = (127.5 / scale, (scale / 127.5) * (scale / 127.5));
-            let start = row * window.stride;
-            let weights = &window.weights[start..start + window.cols];
-            let out = row * width..row * width + window.cols;
-            for (position, weight) in texels.position[out.clone()].iter_mut().zip(weights) {
-                *position = 127.5 + weight * stretch;
-                if clamp {
-                    *position = position.clamp(0.0, 255.0);
-                }
-            }
-            let importance = &mut texels.importance[out];
+            let from = row * window.stride..row * window.stride + window.cols;
+            let to = row * width..row * width + window.cols;
+            weights[to.clone()].copy_from_slice(&window.weights[from.clone()]);
             match window.importance {
-                WindowImportance::Equal => importance.fill(square),
-                WindowImportance::Columns(columns) => {
-                    for (out, factor) in importance.iter_mut().zip(columns) {
-                        *out = square * factor;
-                    }
-                }
-                WindowImportance::Weights(factors) => {
-                    let factors = &factors[start..start + window.cols];
-                    for (out, factor) in importance.iter_mut().zip(factors) {
-                        *out = square * factor;
-                    }
-                }
+                WindowImportance::Equal => factors[to].fill(1.0),
+                WindowImportance::Columns(columns) => factors[to].copy_from_slice(columns),
+                WindowImportance::Weights(all) => factors[to].copy_from_slice(&all[from]),
             }
         }
-        let largest = texels.importance.iter().copied().fold(0.0, f32::max);
-        let mut positions = Positions {
-            rows: [FREE_ROW; SEARCH_TEXELS],
-            importance: [0; SEARCH_TEXELS],
-            uniform: true,
-        };
-        if largest > 0.0 {
-            self.fill_positions(slot, largest, &mut texels, &mut positions);
+        let limit = if clamp { (0.0, 255.0) } else { (f32::MIN, f32::MAX) };
+        let block = &mut self.blocks[slot];
+        let bytes = prepare(self.level, frame, &weights, &factors, limit, count, block);
+        for (texel, (low, high)) in self.low.iter_mut().zip(&mut self.high).enumerate() {
+            let free = block.positions.rows[texel] == FREE_ROW;
+            low[slot] = if free { 255 } else { bytes[texel] };
+            high[slot] = if free { 0 } else { bytes[texel] };
         }
-        self.blocks.push(Block { texels, positions, error_scale: largest });
     }
+}
 
-    fn fill_positions(
-        &mut self,
-        slot: usize,
-        largest: f32,
-        texels: &mut Texels,
-        positions: &mut Positions,
-    ) {
-        for texel in 0..self.footprint.texels() {
-            let importance = texels.importance[texel] / largest;
-            texels.importance[texel] = importance;
-            if importance == 0.0 {
-                continue;
-            }
-            let byte = (texels.position[texel] + 0.5) as u8;
-            positions.rows[texel] = byte.into();
-            positions.importance[texel] = (importance * 65535.0) as u16;
-            positions.uniform &= importance >= UNIFORM_WITHIN;
-            self.low[texel][slot] = byte;
-            self.high[texel][slot] = byte;
+dispatch! {
+    /// Fills a block and returns its texels as bytes.
+    fn prepare = prepare_with(
+        frame: &Frame,
+        weights: &[f32; SEARCH_TEXELS],
+        factors: &[f32; SEARCH_TEXELS],
+        limit: (f32, f32),
+        count: usize,
+        block: &mut Block,
+    ) -> [u8; SEARCH_TEXELS]
+}
+
+#[inline(always)]
+fn prepare_with<S: Simd>(
+    _: S,
+    frame: &Frame,
+    weights: &[f32; SEARCH_TEXELS],
+    factors: &[f32; SEARCH_TEXELS],
+    limit: (f32, f32),
+    count: usize,
+    block: &mut Block,
+) -> [u8; SEARCH_TEXELS] {
+    // Whole vectors, past the last texel too: nothing counts there.
+    let count = count.next_multiple_of(8).min(SEARCH_TEXELS);
+    let mut bytes = [0; SEARCH_TEXELS];
+    let mut largest = [0.0_f32; 8];
+    for start in (0..count).step_by(8) {
+        for lane in 0..8 {
+            let texel = start + lane;
+            let position = 127.5 + weights[texel] * frame.stretch[texel];
+            let position = position.max(limit.0).min(limit.1);
+            let importance = frame.square[texel] * factors[texel];
+            block.texels.position[texel] = position;
+            block.texels.importance[texel] = importance;
+            bytes[texel] = (position.max(0.0).min(255.0) + 0.5) as i32 as u8;
+            largest[lane] = largest[lane].max(importance);
         }
     }
+    let largest = largest.into_iter().fold(0.0, f32::max);
+    block.error_scale = largest;
+    let inverse = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+    let mut least = [1.0_f32; 8];
+    for start in (0..count).step_by(8) {
+        for lane in 0..8 {
+            let texel = start + lane;
+            let importance = block.texels.importance[texel] * inverse;
+            block.texels.importance[texel] = importance;
+            let counts = importance > 0.0;
+            least[lane] = least[lane].min(if counts { importance } else { 1.0 });
+            block.positions.rows[texel] = if counts { bytes[texel].into() } else { FREE_ROW };
+            block.positions.importance[texel] = (importance * 65535.0) as i32 as u16;
+        }
+    }
+    block.positions.uniform = least.into_iter().fold(1.0, f32::min) >= UNIFORM_WITHIN;
+    bytes
 }

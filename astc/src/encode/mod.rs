@@ -27,14 +27,14 @@ mod search;
 
 use half::f16;
 
-use self::block::Batch;
+use self::block::{Batch, Frame};
 pub use self::effort::Preset;
 use self::effort::{Stage, stages, trial_stages};
 use self::pack::pack;
 use self::patterns::Patterns;
 use self::rank::BATCH;
 use self::scales::Band;
-use self::search::{Choice, Scratch, choose};
+use self::search::{Choice, Finish, Scratch, Searcher};
 use crate::simd::Level;
 use crate::{BlockGrid, DecodeMode, Error, Footprint};
 
@@ -58,6 +58,7 @@ pub struct NativeEncoder {
     patterns: Patterns,
     stages: Vec<Stage>,
     trial_stages: Vec<Stage>,
+    finish: Finish,
     batch: Batch,
     scratch: Scratch,
 }
@@ -82,7 +83,8 @@ impl NativeEncoder {
             patterns: Patterns::new(footprint, wanted),
             stages,
             trial_stages,
-            batch: Batch::new(footprint),
+            batch: Batch::new(footprint, level),
+            finish: if preset == Preset::Fast { Finish::Quick } else { Finish::Exact },
             scratch: Scratch::default(),
         }
     }
@@ -162,24 +164,31 @@ impl NativeEncoder {
             let band = band(&grid, number, w, importance);
             let scales: Vec<f32> =
                 scales[number * height..][..band.rows].iter().map(|scale| scale.to_f32()).collect();
+            let frame = Frame::new(self.footprint, &scales);
             for (batch, out) in blocks.chunks_mut(BATCH * BlockGrid::BLOCK_BYTES).enumerate() {
+                let (out, _) = out.as_chunks_mut();
                 self.batch.clear();
-                for slot in 0..out.len() / BlockGrid::BLOCK_BYTES {
-                    let window = band.window(batch * BATCH + slot, width, &scales);
-                    self.batch.push(&window, false);
+                for slot in 0..out.len() {
+                    self.batch.push(&frame, &band.window(batch * BATCH + slot, width), false);
                 }
-                for (choice, out) in
-                    self.choose().iter().zip(out.as_chunks_mut::<{ BlockGrid::BLOCK_BYTES }>().0)
-                {
-                    *out = self.block_of(choice);
-                }
+                self.encode_batch(out);
             }
         }
         Ok(())
     }
 
-    fn choose(&mut self) -> Vec<Choice> {
-        choose(self.level, self.mode, &self.patterns, &self.stages, &self.batch, &mut self.scratch)
+    fn encode_batch(&mut self, out: &mut [[u8; BlockGrid::BLOCK_BYTES]]) {
+        let searcher = Searcher {
+            level: self.level,
+            mode: self.mode,
+            patterns: &self.patterns,
+            stages: &self.stages,
+            finish: self.finish,
+        };
+        let choices = searcher.choose(&self.batch, &mut self.scratch);
+        for (choice, out) in choices.iter().zip(out) {
+            *out = self.block_of(choice);
+        }
     }
 
     fn block_of(&self, choice: &Choice) -> [u8; BlockGrid::BLOCK_BYTES] {

@@ -27,6 +27,10 @@ pub(super) struct PairTable {
     vectors: usize,
     /// 257 rows.
     rows: Vec<[u16; LANES]>,
+    /// Indices of each pair's ends in the configuration's endpoint values; empty if stretched.
+    pub(super) ends: Vec<(u8, u8)>,
+    /// Number of the level nearest to each texel position, 256 a pair.
+    nearest: Vec<u8>,
     /// Table units for one squared texel step (1/255)².
     pub(super) unit: f32,
 }
@@ -51,37 +55,42 @@ pub(super) struct Found {
 
 /// Where stretched pairs put their ends, in level spacings inside the range.
 const STRETCHED_OFFSETS: [f32; 7] = [-0.3, -0.1, 0.1, 0.25, 0.4, 0.55, 0.75];
+/// Just beyond the largest of [`STRETCHED_OFFSETS`].
+const STRETCHED_REACH: f32 = 0.8;
 
 impl PairTable {
     /// All pairs of a configuration's endpoint values, low below high.
     ///
     /// `None` where they are more than 192: those endpoints are fine enough to be fitted.
     pub(super) fn exact(config: &Config, mode: DecodeMode, texels: usize) -> Option<Self> {
-        let ends = &config.endpoints;
-        let mut pairs = Vec::new();
-        for low in 0..ends.len() {
-            for high in low + 1..ends.len() {
-                pairs.push((ends[low], ends[high]));
-            }
-        }
-        if pairs.len() > 12 * LANES {
+        let grid = &config.endpoints;
+        if grid.len() * (grid.len() - 1) / 2 > MAX_VECTORS * LANES {
             return None;
         }
-        if pairs.len() > 4 * LANES && pairs.len() <= 4 * LANES + 2 {
-            // The two narrowest outermost pairs cost a whole vector and win in no real block.
-            pairs.retain(|&(low, high)| {
-                (low, high) != (ends[0], ends[1])
-                    && (low, high) != (ends[ends.len() - 2], ends[ends.len() - 1])
-            });
+        let last = grid.len() as u8 - 1;
+        let mut ends = Vec::new();
+        for low in 0..last {
+            for high in low + 1..=last {
+                ends.push((low, high));
+            }
         }
-        let levels: Vec<Vec<f32>> = pairs
+        if ends.len() == 4 * LANES + 2 {
+            // The two narrowest outermost pairs cost a whole vector and win in no real block.
+            ends.retain(|&pair| pair != (0, 1) && pair != (last - 1, last));
+        }
+        let value = |index: u8| grid[usize::from(index)];
+        let levels: Vec<Vec<f32>> = ends
             .iter()
             .map(|&(low, high)| {
-                config.steps.iter().map(|&step| decoded_level(mode, low, high, step)).collect()
+                let level = |&step: &u8| decoded_level(mode, value(low), value(high), step);
+                config.steps.iter().map(level).collect()
             })
             .collect();
-        let pairs = pairs.into_iter().map(|(low, high)| (low.into(), high.into())).collect();
-        Some(Self::new(pairs, &levels, config.steps.len(), texels))
+        let pairs =
+            ends.iter().map(|&(low, high)| (value(low).into(), value(high).into())).collect();
+        // No texel inside the widest pair is further than half a spacing from a level.
+        let reach = 127.5 / (config.steps.len() - 1) as f32;
+        Some(Self { ends, ..Self::new(pairs, &levels, reach, texels) })
     }
 
     /// Pairs around the ends of a range that was stretched to 0..=255, for endpoints that are
@@ -107,32 +116,49 @@ impl PairTable {
                     .collect()
             })
             .collect();
-        Self::new(pairs, &values, levels, texels)
+        Self::new(pairs, &values, STRETCHED_REACH * step, texels)
     }
 
-    fn new(pairs: Vec<(f32, f32)>, levels: &[Vec<f32>], steps: usize, texels: usize) -> Self {
+    /// `reach` is the largest distance from a level that is told from larger ones.
+    fn new(pairs: Vec<(f32, f32)>, levels: &[Vec<f32>], reach: f32, texels: usize) -> Self {
         // The search walks a row in chunks of three or four vectors.
         let wanted = pairs.len().div_ceil(LANES);
         let vectors = wanted.next_multiple_of(if wanted <= 3 || wanted == 9 { 3 } else { 4 });
         let cap = (65535 / texels) as f32;
-        // No texel inside the widest pair is further than half a spacing from a level.
-        let widest = 127.5 / (steps - 1) as f32;
-        let unit = cap / (widest * widest);
+        let unit = cap / (reach * reach);
+        let mut nearest = Vec::with_capacity(256 * levels.len());
+        for levels in levels {
+            nearest.extend((0..=255_u8).map(|position| nearest_level(levels, position.into()).0));
+        }
         let mut rows = Vec::with_capacity(257 * vectors);
         for position in 0..256 {
             let mut row = vec![cap as u16; vectors * LANES];
             for (error, levels) in row.iter_mut().zip(levels) {
-                let nearest = levels
-                    .iter()
-                    .map(|level| (position as f32 - level) * (position as f32 - level))
-                    .fold(f32::MAX, f32::min);
-                *error = (nearest * unit + 0.5).min(cap) as u16;
+                let (_, distance) = nearest_level(levels, position as f32);
+                *error = (distance * unit + 0.5).min(cap) as u16;
             }
             rows.extend(row.as_chunks().0);
         }
         rows.resize(257 * vectors, [0; LANES]);
-        Self { pairs, vectors, rows, unit }
+        Self { pairs, vectors, rows, unit, ends: Vec::new(), nearest }
     }
+
+    /// Number of the level of `pair` nearest to a texel; 0 for one without importance.
+    pub(super) fn nearest(&self, pair: usize, row: u16) -> u8 {
+        if row == FREE_ROW { 0 } else { self.nearest[256 * pair + usize::from(row)] }
+    }
+}
+
+/// Number of the nearest of ascending levels, the first of equals, and the squared distance.
+fn nearest_level(levels: &[f32], position: f32) -> (u8, f32) {
+    let mut best = (0, f32::MAX);
+    for (number, level) in (0..).zip(levels) {
+        let distance = (position - level) * (position - level);
+        if distance < best.1 {
+            best = (number, distance);
+        }
+    }
+    best
 }
 
 dispatch! {

@@ -5,7 +5,7 @@
 //! the patterns worth a full search: on i.i.d. Gaussian texels the best 16 of 521 patterns
 //! contain one within 0.15 dB of the best of all.
 
-use super::patterns::{Pattern, Patterns};
+use super::patterns::{Pattern, Patterns, Subset};
 use crate::simd::{Simd, dispatch};
 
 /// Blocks ranked together.
@@ -16,6 +16,16 @@ pub(super) const BATCH: usize = 32;
 pub(super) struct Ranges {
     low: Vec<[u8; BATCH]>,
     high: Vec<[u8; BATCH]>,
+}
+
+impl Ranges {
+    /// Smallest and largest byte of a subset in one block; low above high where none counts.
+    pub(super) fn of(&self, subset: &Subset, slot: usize) -> (u8, u8) {
+        subset.entries.iter().fold((255, 0), |(low, high), &entry| {
+            let entry = usize::from(entry);
+            (low.min(self.low[entry][slot]), high.max(self.high[entry][slot]))
+        })
+    }
 }
 
 dispatch! {

@@ -8,9 +8,9 @@
 
 use half::f16;
 
-use super::block::{Window, WindowImportance};
+use super::block::{Frame, Window, WindowImportance};
 use super::rank::BATCH;
-use super::search::choose;
+use super::search::{Finish, Searcher};
 use super::{Importance, NativeEncoder};
 
 /// First K tried: near the optimum of a Gaussian at 6x6.
@@ -98,34 +98,26 @@ impl NativeEncoder {
         let width = self.footprint.width();
         let blocks = band.cols.div_ceil(width);
         let sample = blocks.min((blocks / 8).clamp(8, BATCH));
+        let frame = Frame::new(self.footprint, &scales);
         self.batch.clear();
         for number in 0..sample {
-            let window = band.window(number * blocks / sample, width, &scales);
-            self.batch.push(&window, true);
+            self.batch.push(&frame, &band.window(number * blocks / sample, width), true);
         }
-        let choices = choose(
-            self.level,
-            self.mode,
-            &self.patterns,
-            &self.trial_stages,
-            &self.batch,
-            &mut self.scratch,
-        );
-        let coding: f64 = choices
-            .iter()
-            .zip(&self.batch.blocks)
-            .map(|(choice, block)| f64::from(choice.fit.error) * f64::from(block.error_scale))
-            .sum();
+        let searcher = Searcher {
+            level: self.level,
+            mode: self.mode,
+            patterns: &self.patterns,
+            stages: &self.trial_stages,
+            finish: Finish::Quick,
+        };
+        let coding = searcher.estimate(&self.batch, &mut self.scratch);
         coding * blocks as f64 / sample as f64 + band.clipping_error(&scales)
     }
 }
 
 impl<'a> Band<'a> {
     /// The window of block column `block`.
-    pub(super) fn window<'b>(&self, block: usize, width: usize, scales: &'b [f32]) -> Window<'b>
-    where
-        'a: 'b,
-    {
+    pub(super) fn window(&self, block: usize, width: usize) -> Window<'a> {
         let start = block * width;
         let cols = width.min(self.cols - start);
         let importance = match self.importance {
@@ -140,7 +132,6 @@ impl<'a> Band<'a> {
             stride: self.cols,
             rows: self.rows,
             cols,
-            scales,
             importance,
         }
     }

@@ -2,9 +2,9 @@
 
 use super::block::{Batch, Block};
 use super::effort::Stage;
-use super::fit::{Fit, Refinement, fit};
+use super::fit::{Fit, MAX_LANES, Refinement, fit};
 use super::pairs::{BlockRows, FREE_ROW, PairTable, Positions, best_pair, search};
-use super::patterns::{Pattern, Patterns};
+use super::patterns::{Pattern, Patterns, Subset};
 use super::rank::{BATCH, Ranges, best_of_classes, measure};
 use crate::DecodeMode;
 use crate::simd::Level;
@@ -14,7 +14,9 @@ use crate::simd::Level;
 pub(super) struct Scratch {
     ranges: Ranges,
     winners: Vec<[u16; BATCH]>,
+    candidates: Vec<u16>,
     rows: BlockRows,
+    leads: Vec<[Lead; BATCH]>,
 }
 
 /// The block chosen for one window.
@@ -33,182 +35,226 @@ struct Lead {
     pattern: usize,
 }
 
-/// A stage is fitted exactly if its approximate error is within this factor of the best one.
-const WORTH_FITTING: f32 = 1.25;
+/// How the best leads become blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// The best lead, with the weights of the table where it lists the endpoints.
+    Quick,
+    /// Exact fits of all leads that may be best.
+    Exact,
+}
+
+/// What a search works with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Searcher<'a> {
+    pub(super) level: Level,
+    pub(super) mode: DecodeMode,
+    pub(super) patterns: &'a Patterns,
+    pub(super) stages: &'a [Stage],
+    pub(super) finish: Finish,
+}
+
+/// A lead is fitted exactly if its approximate error is within this factor of the best one.
+const WORTH_FITTING: f32 = 1.1;
+/// What the exact fit of a stretched lead leaves of its approximate error, roughly.
+const STRETCHED_GAIN: f32 = 0.975;
 /// Squared error of a texel over squared level spacing, as low as a block of noise gets: 1/12 for
 /// uniform noise, and less because few texels leave room to choose the ends.
 const LEAST_NOISE: f32 = 0.6 / 12.0;
 
-/// Chooses a block for every window of `batch`.
-pub(super) fn choose(
-    level: Level,
-    mode: DecodeMode,
-    patterns: &Patterns,
-    stages: &[Stage],
-    batch: &Batch,
-    scratch: &mut Scratch,
-) -> Vec<Choice> {
-    let leads = leads(level, patterns, stages, batch, scratch);
-    batch
-        .blocks
-        .iter()
-        .enumerate()
-        .map(|(slot, block)| {
-            let limit =
-                leads.iter().map(|lead| lead[slot].error).fold(f32::MAX, f32::min) * WORTH_FITTING;
-            let mut best: Option<Choice> = None;
-            for (number, (stage, lead)) in stages.iter().zip(&leads).enumerate() {
-                let lead = lead[slot];
-                if lead.error > limit {
-                    continue;
-                }
-                let pattern = &patterns.by_count[stage.config.partitions - 1][lead.pattern];
-                let fit = fit_stage(level, mode, stage, pattern, block);
-                if best.as_ref().is_none_or(|best| fit.error < best.fit.error) {
-                    best = Some(Choice { stage: number, pattern: lead.pattern, fit });
-                }
+impl Searcher<'_> {
+    /// Chooses a block for every window of `batch`.
+    pub(super) fn choose(&self, batch: &Batch, scratch: &mut Scratch) -> Vec<Choice> {
+        self.find_leads(batch, scratch);
+        let blocks = batch.blocks().iter().enumerate();
+        blocks.map(|(slot, block)| self.finish(block, slot, scratch)).collect()
+    }
+
+    /// Approximate squared error of all weights of `batch`, importance included.
+    pub(super) fn estimate(&self, batch: &Batch, scratch: &mut Scratch) -> f64 {
+        self.find_leads(batch, scratch);
+        let blocks = batch.blocks().iter().enumerate();
+        blocks
+            .map(|(slot, block)| {
+                let least = scratch.leads.iter().map(|leads| leads[slot].error);
+                f64::from(least.fold(f32::INFINITY, f32::min)) * f64::from(block.error_scale)
+            })
+            .sum()
+    }
+
+    fn finish(&self, block: &Block, slot: usize, scratch: &Scratch) -> Choice {
+        let leads = scratch.leads.iter().map(|leads| leads[slot]);
+        let best = leads.clone().map(|lead| lead.error).fold(f32::INFINITY, f32::min);
+        let limit = if self.finish == Finish::Quick { best } else { best * WORTH_FITTING };
+        let mut choice: Option<Choice> = None;
+        for (number, (stage, lead)) in self.stages.iter().zip(leads).enumerate() {
+            if lead.error > limit {
+                continue;
             }
-            best.expect("invariant: the stage with the least error is within the limit")
-        })
-        .collect()
-}
+            let pattern = &self.patterns.by_count[stage.config.partitions - 1][lead.pattern];
+            let fit = self.fit(stage, pattern, block, slot, &scratch.ranges);
+            if choice.as_ref().is_none_or(|choice| fit.error < choice.fit.error) {
+                choice = Some(Choice { stage: number, pattern: lead.pattern, fit });
+            }
+            if self.finish == Finish::Quick {
+                break;
+            }
+        }
+        choice.expect("invariant: the lead with the least error is within the limit")
+    }
 
-/// The best pattern of every stage (outer) for every block (inner).
-fn leads(
-    level: Level,
-    patterns: &Patterns,
-    stages: &[Stage],
-    batch: &Batch,
-    scratch: &mut Scratch,
-) -> Vec<Vec<Lead>> {
-    measure(level, patterns, &batch.low, &batch.high, &mut scratch.ranges);
-    let mut least = [f32::MAX; BATCH];
-    let mut candidates = Vec::new();
-    stages
-        .iter()
-        .map(|stage| {
-            let set = &patterns.by_count[stage.config.partitions - 1];
-            rank(level, set, stage.tries.min(set.len()), scratch);
-            batch
-                .blocks
-                .iter()
-                .zip(&mut least)
-                .enumerate()
-                .map(|(slot, (block, least))| {
-                    candidates.clear();
-                    candidates.extend(scratch.winners.iter().map(|winners| winners[slot]));
-                    let texels = batch.low.len();
-                    let lead = if stage.exact {
-                        exact_lead(level, stage, set, &candidates, block, texels, &mut scratch.rows)
-                    } else {
-                        stretched_lead(level, stage, set, &candidates, block, *least)
-                    };
-                    *least = least.min(lead.error);
-                    lead
-                })
-                .collect()
-        })
-        .collect()
-}
-
-/// Fills `scratch.winners` with `tries` patterns for each block.
-fn rank(level: Level, set: &[Pattern], tries: usize, scratch: &mut Scratch) {
-    scratch.winners.resize(tries, [0; BATCH]);
-    if tries < set.len() {
-        best_of_classes(level, set, &scratch.ranges, &mut scratch.winners);
-    } else {
-        for (index, winners) in scratch.winners.iter_mut().enumerate() {
-            winners.fill(index as u16);
+    /// Writes the best pattern of every stage for every block to `scratch.leads`.
+    fn find_leads(&self, batch: &Batch, scratch: &mut Scratch) {
+        measure(self.level, self.patterns, &batch.low, &batch.high, &mut scratch.ranges);
+        let mut least = [f32::INFINITY; BATCH];
+        scratch.leads.clear();
+        for stage in self.stages {
+            let set = &self.patterns.by_count[stage.config.partitions - 1];
+            self.rank(set, stage.tries.min(set.len()), scratch);
+            let mut leads = [Lead { error: f32::INFINITY, pattern: 0 }; BATCH];
+            for (slot, block) in batch.blocks().iter().enumerate() {
+                scratch.candidates.clear();
+                scratch.candidates.extend(scratch.winners.iter().map(|winners| winners[slot]));
+                let lead = if stage.exact {
+                    self.exact_lead(stage, set, block, batch.low.len(), scratch)
+                } else {
+                    self.stretched_lead(stage, set, block, slot, least[slot], scratch)
+                };
+                least[slot] = least[slot].min(lead.error);
+                leads[slot] = lead;
+            }
+            scratch.leads.push(leads);
         }
     }
-}
 
-fn exact_lead(
-    level: Level,
-    stage: &Stage,
-    set: &[Pattern],
-    candidates: &[u16],
-    block: &Block,
-    texels: usize,
-    rows: &mut BlockRows,
-) -> Lead {
-    let found = search(level, &stage.table, set, candidates, &block.positions, texels, rows);
-    let pattern = usize::from(candidates[found.candidate]);
-    Lead { error: f32::from(found.error) / stage.table.unit, pattern }
-}
-
-/// Skips what cannot come near `limit`, with an infinite error.
-fn stretched_lead(
-    level: Level,
-    stage: &Stage,
-    set: &[Pattern],
-    candidates: &[u16],
-    block: &Block,
-    limit: f32,
-) -> Lead {
-    let spacings = (stage.config.steps.len() - 1) as f32;
-    let mut best = Lead { error: f32::INFINITY, pattern: usize::from(candidates[0]) };
-    for &candidate in candidates {
-        let pattern = usize::from(candidate);
-        let subsets = &set[pattern].subsets;
-        let stretches: [Stretch; 4] = std::array::from_fn(|number| {
-            subsets.get(number).map_or(Stretch::NONE, |subset| Stretch::of(block, &subset.texels))
-        });
-        let expected: f32 = stretches
-            .iter()
-            .map(|stretch| {
-                stretch.importance * (stretch.span / spacings) * (stretch.span / spacings)
-            })
-            .sum();
-        if expected * LEAST_NOISE > limit.min(best.error) {
-            continue;
-        }
-        let error = subsets
-            .iter()
-            .zip(&stretches)
-            .map(|(subset, stretch)| {
-                let positions = stretch.positions(block, &subset.texels);
-                let (_, error) = best_pair(level, &stage.table, &positions, &subset.texels);
-                let step = stretch.span / 255.0;
-                f32::from(error) / stage.table.unit * step * step
-            })
-            .sum();
-        if error < best.error {
-            best = Lead { error, pattern };
-        }
-    }
-    best
-}
-
-fn fit_stage(
-    level: Level,
-    mode: DecodeMode,
-    stage: &Stage,
-    pattern: &Pattern,
-    block: &Block,
-) -> Fit {
-    let mut starts = [(127.5, 127.5); 4];
-    for (start, subset) in starts.iter_mut().zip(&pattern.subsets) {
-        *start = if stage.exact {
-            let (pair, _) = best_pair(level, &stage.table, &block.positions, &subset.texels);
-            stage.table.pairs[pair]
+    /// Fills `scratch.winners` with `tries` patterns for each block.
+    fn rank(&self, set: &[Pattern], tries: usize, scratch: &mut Scratch) {
+        scratch.winners.resize(tries, [0; BATCH]);
+        if tries < set.len() {
+            best_of_classes(self.level, set, &scratch.ranges, &mut scratch.winners);
         } else {
-            stretched_start(level, &stage.table, block, &subset.texels)
-        };
+            for (index, winners) in scratch.winners.iter_mut().enumerate() {
+                winners.fill(index as u16);
+            }
+        }
     }
-    let refinement = Refinement {
-        rounds: if stage.exact { 0 } else { 2 },
-        neighbours: !stage.exact && stage.config.endpoints.len() < 128,
-    };
-    fit(level, &stage.config, mode, pattern, &block.texels, &starts, refinement)
+
+    fn exact_lead(
+        &self,
+        stage: &Stage,
+        set: &[Pattern],
+        block: &Block,
+        texels: usize,
+        scratch: &mut Scratch,
+    ) -> Lead {
+        let Scratch { candidates, rows, .. } = scratch;
+        let found =
+            search(self.level, &stage.table, set, candidates, &block.positions, texels, rows);
+        let pattern = usize::from(candidates[found.candidate]);
+        Lead { error: f32::from(found.error) / stage.table.unit, pattern }
+    }
+
+    /// Skips what cannot come near `limit`, with an infinite error.
+    fn stretched_lead(
+        &self,
+        stage: &Stage,
+        set: &[Pattern],
+        block: &Block,
+        slot: usize,
+        limit: f32,
+        scratch: &Scratch,
+    ) -> Lead {
+        let spacings = (stage.config.steps.len() - 1) as f32;
+        let least_noise = LEAST_NOISE / (spacings * spacings);
+        let first = usize::from(scratch.candidates[0]);
+        let mut best = Lead { error: f32::INFINITY, pattern: first };
+        for &candidate in &scratch.candidates {
+            let pattern = usize::from(candidate);
+            let subsets = &set[pattern].subsets;
+            let stretches: [Stretch; 4] = std::array::from_fn(|number| {
+                subsets.get(number).map_or(Stretch::NONE, |subset| {
+                    Stretch::of(block, subset, &scratch.ranges, slot)
+                })
+            });
+            let noise: f32 = stretches
+                .iter()
+                .map(|stretch| stretch.importance * stretch.span * stretch.span * least_noise)
+                .sum();
+            if noise > limit.min(best.error) {
+                continue;
+            }
+            let error: f32 = subsets
+                .iter()
+                .zip(&stretches)
+                .map(|(subset, stretch)| {
+                    let positions = stretch.positions(block, subset);
+                    let (_, error) =
+                        best_pair(self.level, &stage.table, &positions, &subset.texels);
+                    let step = stretch.span / 255.0;
+                    f32::from(error) / stage.table.unit * step * step
+                })
+                .sum();
+            if error * STRETCHED_GAIN < best.error {
+                best = Lead { error: error * STRETCHED_GAIN, pattern };
+            }
+        }
+        best
+    }
+
+    fn fit(
+        &self,
+        stage: &Stage,
+        pattern: &Pattern,
+        block: &Block,
+        slot: usize,
+        ranges: &Ranges,
+    ) -> Fit {
+        let table = &stage.table;
+        let mut starts = [(127.5, 127.5); 4];
+        if stage.exact {
+            let mut pairs = [0; 4];
+            for ((pair, start), subset) in pairs.iter_mut().zip(&mut starts).zip(&pattern.subsets) {
+                (*pair, _) = best_pair(self.level, table, &block.positions, &subset.texels);
+                *start = table.pairs[*pair];
+            }
+            if self.finish == Finish::Quick {
+                return tabled_fit(table, pattern, &block.positions, pairs);
+            }
+        } else {
+            for (start, subset) in starts.iter_mut().zip(&pattern.subsets) {
+                let stretch = Stretch::of(block, subset, ranges, slot);
+                let positions = stretch.positions(block, subset);
+                let (pair, _) = best_pair(self.level, table, &positions, &subset.texels);
+                let (low, high) = table.pairs[pair];
+                let back = stretch.span / 255.0;
+                *start = (stretch.low + low * back, stretch.low + high * back);
+            }
+        }
+        let refinement = Refinement {
+            rounds: if stage.exact { 0 } else { 2 },
+            neighbours: !stage.exact && stage.config.endpoints.len() < 128,
+        };
+        fit(self.level, &stage.config, self.mode, pattern, &block.texels, &starts, refinement)
+    }
 }
 
-fn stretched_start(level: Level, table: &PairTable, block: &Block, texels: &[u8]) -> (f32, f32) {
-    let stretch = Stretch::of(block, texels);
-    let (pair, _) = best_pair(level, table, &stretch.positions(block, texels), texels);
-    let (low, high) = table.pairs[pair];
-    let back = stretch.span / 255.0;
-    (stretch.low + low * back, stretch.low + high * back)
+/// The fit that a table of exact pairs implies, its error left out.
+fn tabled_fit(
+    table: &PairTable,
+    pattern: &Pattern,
+    positions: &Positions,
+    pairs: [usize; 4],
+) -> Fit {
+    let mut fit = Fit { ends: [(0, 0); 4], steps: [0; MAX_LANES], error: 0.0 };
+    let mut lane = 0;
+    for ((subset, pair), ends) in pattern.subsets.iter().zip(pairs).zip(&mut fit.ends) {
+        *ends = table.ends[pair];
+        for (step, &texel) in fit.steps[lane..].iter_mut().zip(&subset.texels) {
+            *step = table.nearest(pair, positions.rows[usize::from(texel)]);
+        }
+        lane += subset.padded.len();
+    }
+    fit
 }
 
 /// Range and importance of the texels of a subset that count.
@@ -222,25 +268,24 @@ struct Stretch {
 impl Stretch {
     const NONE: Self = Self { low: 127.5, span: 0.0, importance: 0.0 };
 
-    fn of(block: &Block, texels: &[u8]) -> Self {
-        let (mut low, mut high, mut importance) = (f32::MAX, f32::MIN, 0.0);
-        for &texel in texels {
-            let texel = usize::from(texel);
-            if block.positions.rows[texel] != FREE_ROW {
-                let position = block.texels.position[texel].clamp(0.0, 255.0);
-                low = low.min(position);
-                high = high.max(position);
-                importance += block.texels.importance[texel];
-            }
+    fn of(block: &Block, subset: &Subset, ranges: &Ranges, slot: usize) -> Self {
+        let (low, high) = ranges.of(subset, slot);
+        if low > high {
+            return Self::NONE;
         }
-        if low > high { Self::NONE } else { Self { low, span: high - low, importance } }
+        let importance = if block.positions.uniform {
+            subset.texels.len() as f32
+        } else {
+            subset.texels.iter().map(|&texel| block.texels.importance[usize::from(texel)]).sum()
+        };
+        Self { low: low.into(), span: f32::from(high) - f32::from(low), importance }
     }
 
     /// Positions of the subset's texels with its range stretched to 0..=255.
-    fn positions(self, block: &Block, texels: &[u8]) -> Positions {
+    fn positions(self, block: &Block, subset: &Subset) -> Positions {
         let mut positions = block.positions.clone();
         let factor = if self.span > 0.0 { 255.0 / self.span } else { 0.0 };
-        for &texel in texels {
+        for &texel in &subset.texels {
             let texel = usize::from(texel);
             if positions.rows[texel] != FREE_ROW {
                 let position = (block.texels.position[texel] - self.low) * factor + 0.5;
