@@ -10,6 +10,22 @@
 //! Each step reads W once, panel by panel, after one pass that looks for NaN and for the largest
 //! weight. Cost: 4·rows·cols·b flops a step; memory: [`working_set_bytes`].
 //!
+//! Energy captured, Σσ² over the best possible, on the 74 linear weights of all-mpnet-base-v2
+//! (768 to 3072 wide; the best 16 directions hold 7 to 20 % of a weight's energy). All-MiniLM-L6-v2
+//! loses less in every line:
+//!
+//! | rank | oversample | depth | worst | median | seconds, all weights |
+//! |---|---|---|---|---|---|
+//! | 16 | 8 | 2 | 0.63905 | 0.73380 | |
+//! | 16 | 8 | 4 | 0.95358 | 0.98587 | |
+//! | 16 | 8 | 6 | 0.99209 | 0.99967 | 1.41 |
+//! | 16 | 8 | 7 | 0.99704 | 0.99996 | 1.70 |
+//! | 16 | 8 | 8 | 0.99906 | 1.00000 | 1.96 |
+//! | 16 | 4 | 8 | 0.99782 | 0.99999 | 1.61 |
+//! | 16 | 16 | 6 | 0.99708 | 0.99995 | 2.09 |
+//! | 8 | 8 | 8 | 0.99855 | 1.00000 | |
+//! | 32 | 8 | 8 | 0.99966 | 1.00000 | |
+//!
 //! Results do not depend on the number of threads. They may differ in the last bits between
 //! kinds of processors, as the matrix products of faer do.
 
@@ -35,7 +51,9 @@ pub struct SvdOptions {
     pub rank: usize,
     /// Columns of the block beyond `rank`. Default: 8.
     pub oversample: usize,
-    /// Blocks in the basis, which is how often W is multiplied; at least 1. Default: 6.
+    /// Blocks in the basis, which is how often W is multiplied; at least 1. Default: 8,
+    /// with which every linear weight of all-MiniLM-L6-v2 and all-mpnet-base-v2 comes within
+    /// 0.1 % of the best rank-16 energy (`benches/peers/svd`).
     pub depth: usize,
     /// Seed of the random block. Default: 0.
     pub seed: u64,
@@ -53,7 +71,7 @@ impl SvdOptions {
     /// Defaults for `rank`.
     #[must_use]
     pub fn new(rank: usize) -> Self {
-        Self { rank, oversample: 8, depth: 6, seed: 0 }
+        Self { rank, oversample: 8, depth: 8, seed: 0 }
     }
 
     fn extent(&self, rows: usize, cols: usize) -> Extent {
