@@ -68,10 +68,23 @@ fn files_are_those_of_peft() {
     assert_eq!(config["peft_type"], "LORA");
     assert_eq!(config["task_type"], "CAUSAL_LM");
     assert_eq!(config["base_model_name_or_path"], "org/base");
-    assert_eq!((&config["r"], &config["lora_alpha"]), (&2.into(), &2.0.into()));
-    assert_eq!(config["rank_pattern"], json!({ "l.0.down": 3 }));
-    assert_eq!(config["alpha_pattern"], json!({ "l.0.down": 3.0 }));
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&2.into(), &2.into()));
+    assert_eq!(config["rank_pattern"], json!({ r"^l\.0\.down": 3 }));
+    assert_eq!(config["alpha_pattern"], config["rank_pattern"]);
     assert_eq!(config["target_modules"], json!(["l.0.down", "l.0.up", "l.1.up"]));
+}
+
+#[cfg(unix)]
+#[test]
+fn files_have_the_usual_mode() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+    fs::write(folder.path().join("other"), "").unwrap();
+    assert_eq!(mode(WEIGHTS_FILE), mode("other"));
+    assert_eq!(mode(CONFIG_FILE), mode("other"));
 }
 
 #[test]
@@ -90,6 +103,7 @@ fn a_plan_must_be_kept() {
     let error = writer.write("m", &adapter(9, 5, 3)).unwrap_err();
     assert!(error.to_string().contains("another shape than planned"), "{error}");
     let folder = tempfile::tempdir().unwrap();
+    assert!(PeftWriter::create(folder.path(), &[plan("m", 9, 5, 0)], "").is_err());
     let twice = [plan("m", 9, 5, 2), plan("m", 9, 5, 2)];
     assert!(matches!(PeftWriter::create(folder.path(), &twice, ""), Err(Error::Plan { .. })));
 }
@@ -143,11 +157,16 @@ fn the_scale_of_a_foreign_adapter_counts() {
 #[test]
 fn faults_are_named() {
     type Edit = fn(&mut Value, &mut Tensors);
-    let faults: [(Edit, &str); 9] = [
-        (|c, _| c["peft_type"] = "IA3".into(), "peft_type is not LORA"),
+    let faults: [(Edit, &str); 14] = [
+        (|c, _| c["peft_type"] = "IA3".into(), "peft_type is \"IA3\""),
         (|c, _| c["use_dora"] = true.into(), "use_dora"),
         (|c, _| c["bias"] = "all".into(), "bias"),
         (|c, _| c["r"] = "x".into(), "not a LoRA configuration"),
+        (|c, _| c["r"] = 2.into(), "rank 2 is stated for \"base_model.model.m.lora_A.weight\""),
+        (|c, _| c["rank_pattern"] = json!({ "(?=m)": 1 }), "rank_pattern \"(?=m)\" is no regular"),
+        (|c, _| c["alpha_pattern"] = json!({ "m": "x" }), "alpha_pattern \"m\" is \"x\""),
+        (|c, _| c["init_lora_weights"] = "pissa_niter_4".into(), "changed base weights"),
+        (|c, _| c["lora_bias"] = true.into(), "lora_bias is not supported"),
         (|_, t| drop(t.remove(B)), "lora_A.weight\" is there without"),
         (|_, t| drop(t.remove(A)), "lora_B.weight\" is there without"),
         (|_, t| drop(t.insert("m.lora_A.weight", t[A].clone())), "unknown key \"m.lora_A.weight\""),

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::config::LoraConfig;
+use super::config::{LoraConfig, Scaling};
 use super::{CONFIG_FILE, PREFIX, SUFFIX_A, SUFFIX_B, WEIGHTS_FILE, key_a, key_b};
 use crate::adapter::Adapter;
 use crate::error::Error;
@@ -21,7 +21,7 @@ const MAX_TEXT: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct PeftReader {
     path: PathBuf,
-    config: LoraConfig,
+    scaling: Scaling,
     /// Infos of A and B by module.
     modules: BTreeMap<String, (TensorInfo, TensorInfo)>,
     data_start: u64,
@@ -33,11 +33,20 @@ impl PeftReader {
     /// # Errors
     /// [`Error::Io`], or [`Error::BadFile`] naming the file and the key at fault.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let config = read_config(&folder.join(CONFIG_FILE))?;
+        let config_path = folder.join(CONFIG_FILE);
+        let scaling = read_config(&config_path)?;
         let path = folder.join(WEIGHTS_FILE);
         let (metadata, data_start) = read_header(&path)?;
         let modules = pair_factors(&path, &metadata)?;
-        Ok(Self { path, config, modules, data_start })
+        for (module, (a, _)) in &modules {
+            let (stated, found) = (scaling.rank(module), a.shape[0]);
+            if stated != found {
+                let key = key_a(module);
+                let message = format!("rank {stated} is stated for {key:?}, which has {found}");
+                return Err(bad(&config_path, message));
+            }
+        }
+        Ok(Self { path, scaling, modules, data_start })
     }
 
     /// Paths of the adapted modules, sorted.
@@ -52,7 +61,8 @@ impl PeftReader {
         Some((b.shape[0], a.shape[1], a.shape[0]))
     }
 
-    /// Reads the adapter of `module`; its scale alpha / r goes into B.
+    /// Reads the adapter of `module`; its scale alpha / r goes into B, and factors of another
+    /// dtype are rounded to fp16.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::BadFile`] if there is none or a factor is not finite.
@@ -62,7 +72,7 @@ impl PeftReader {
             .get(module)
             .ok_or_else(|| bad(&self.path, format!("no adapter of {module:?}")))?;
         let rank = a.shape[0];
-        let scale = self.config.scale(module, rank);
+        let scale = self.scaling.scale(module);
         let a = self.factor(&key_a(module), a, 1.0)?;
         let b = self.factor(&key_b(module), b, scale)?;
         Ok(Adapter::from_f16(a, b, rank))
@@ -109,22 +119,12 @@ fn read_text(path: &Path, from: u64, len: u64) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn read_config(path: &Path) -> Result<LoraConfig, Error> {
+fn read_config(path: &Path) -> Result<Scaling, Error> {
     let text = read_text(path, 0, MAX_TEXT)
         .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
     let config: LoraConfig = serde_json::from_slice(&text)
         .map_err(|e| bad(path, format!("not a LoRA configuration: {e}")))?;
-    let unsupported = [
-        (config.peft_type != "LORA", "peft_type is not LORA"),
-        (config.use_dora, "use_dora is not supported"),
-        (config.fan_in_fan_out, "fan_in_fan_out is not supported"),
-        (config.bias != "none", "bias is not supported"),
-        (!config.lora_alpha.is_finite(), "lora_alpha is not a number"),
-    ];
-    match unsupported.iter().find(|(found, _)| *found) {
-        None => Ok(config),
-        Some((_, message)) => Err(bad(path, *message)),
-    }
+    config.scaling().map_err(|message| bad(path, message))
 }
 
 /// The header and the position of the data.

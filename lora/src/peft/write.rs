@@ -44,15 +44,16 @@ impl PeftWriter {
     /// empty. The most common rank becomes the configuration's `r`; other ranks are patterns.
     ///
     /// # Errors
-    /// [`Error::Plan`] for a module planned twice, [`Error::Io`] if a file cannot be written.
+    /// [`Error::Plan`] for a module planned twice or of rank 0, which PEFT refuses;
+    /// [`Error::Io`] if a file cannot be written.
     pub fn create(
         folder: &Path,
         planned: &[PlannedAdapter],
         base_model: &str,
     ) -> Result<Self, Error> {
-        write_config(&folder.join(CONFIG_FILE), planned, base_model)?;
         let path = folder.join(WEIGHTS_FILE);
         let (header, missing, len) = layout(planned)?;
+        write_config(&folder.join(CONFIG_FILE), planned, base_model)?;
         let create = || -> std::io::Result<File> {
             let mut file = File::create_new(&path)?;
             file.write_all(&header)?;
@@ -117,7 +118,7 @@ fn write_config(path: &Path, planned: &[PlannedAdapter], base_model: &str) -> Re
         .filter(|plan| plan.rank != common)
         .map(|plan| (plan.module.clone(), plan.rank))
         .collect();
-    let config = LoraConfig::new(common, base_model, modules, others);
+    let config = LoraConfig::new(common, base_model, modules, &others);
     let write = || -> std::io::Result<()> {
         let mut text = serde_json::to_vec_pretty(&config)?;
         text.push(b'\n');
@@ -137,6 +138,10 @@ fn layout(planned: &[PlannedAdapter]) -> Result<(Vec<u8>, Missing, u64), Error> 
     let mut position = 0;
     let mut starts = Vec::new();
     for plan in planned {
+        if plan.rank == 0 {
+            let message = "is planned with rank 0".to_owned();
+            return Err(Error::Plan { module: plan.module.clone(), message });
+        }
         let a = plan.rank * plan.in_features * 2;
         let b = plan.rank * plan.out_features * 2;
         starts.push(position as u64);

@@ -33,9 +33,9 @@ fn product(svd: &TruncatedSvd) -> Vec<f32> {
     let rank = svd.s.len();
     let mut w = vec![0.0; svd.rows * svd.cols];
     for (row, u) in w.chunks_exact_mut(svd.cols).zip(svd.u.chunks_exact(rank)) {
-        for k in 0..rank {
-            for (w, v) in row.iter_mut().zip(&svd.vt[k * svd.cols..][..svd.cols]) {
-                *w += u[k] * svd.s[k] * v;
+        for ((u, s), v) in u.iter().zip(&svd.s).zip(svd.vt.chunks_exact(svd.cols)) {
+            for (w, v) in row.iter_mut().zip(v) {
+                *w += u * s * v;
             }
         }
     }
