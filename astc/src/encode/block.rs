@@ -1,7 +1,9 @@
 //! Blocks as the search sees them: texel positions and importances of up to 32 blocks.
 
+use half::f16;
+
 use super::fit::{FIT_TEXELS, Texels};
-use super::pairs::{FREE_ROW, Positions, SEARCH_TEXELS};
+use super::pairs::{FREE_ROW, Positions, SEARCH_TEXELS, rounded, row_of};
 use super::rank::BATCH;
 use crate::Footprint;
 use crate::simd::{Level, Simd, dispatch};
@@ -33,17 +35,19 @@ pub(super) enum WindowImportance<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
     /// Texel steps a unit of weight, 127.5/a; 0 in a row of scale 0.
-    stretch: [f32; SEARCH_TEXELS],
+    pub(super) stretch: [f32; Footprint::MAX_TEXELS],
     /// Squared weight error of one squared texel step, (a/127.5)²; 0 in padding.
-    square: [f32; SEARCH_TEXELS],
+    pub(super) square: [f32; Footprint::MAX_TEXELS],
 }
 
 impl Frame {
     /// The frame of rows with these scales.
-    pub(super) fn new(footprint: Footprint, scales: &[f32]) -> Self {
-        let mut frame = Self { stretch: [0.0; SEARCH_TEXELS], square: [0.0; SEARCH_TEXELS] };
+    pub(super) fn new(footprint: Footprint, scales: &[f16]) -> Self {
+        let none = [0.0; Footprint::MAX_TEXELS];
+        let mut frame = Self { stretch: none, square: none };
         let width = footprint.width();
-        for (row, &scale) in scales.iter().enumerate() {
+        for (row, scale) in scales.iter().enumerate() {
+            let scale = scale.to_f32();
             if scale > 0.0 {
                 let texels = row * width..(row + 1) * width;
                 frame.stretch[texels.clone()].fill(127.5 / scale);
@@ -51,6 +55,23 @@ impl Frame {
             }
         }
         frame
+    }
+}
+
+impl Window<'_> {
+    /// Copies the weights and importances to their places in a block of rows of `width` texels.
+    #[inline(always)]
+    pub(super) fn copy_to(&self, width: usize, weights: &mut [f32], factors: &mut [f32]) {
+        for row in 0..self.rows {
+            let from = row * self.stride..row * self.stride + self.cols;
+            let to = row * width..row * width + self.cols;
+            weights[to.clone()].copy_from_slice(&self.weights[from.clone()]);
+            match self.importance {
+                WindowImportance::Equal => factors[to].fill(1.0),
+                WindowImportance::Columns(columns) => factors[to].copy_from_slice(columns),
+                WindowImportance::Weights(all) => factors[to].copy_from_slice(&all[from]),
+            }
+        }
     }
 }
 
@@ -117,16 +138,7 @@ impl Batch {
         let count = self.footprint.texels();
         let mut weights = [0.0; SEARCH_TEXELS];
         let mut factors = [0.0; SEARCH_TEXELS];
-        for row in 0..window.rows {
-            let from = row * window.stride..row * window.stride + window.cols;
-            let to = row * width..row * width + window.cols;
-            weights[to.clone()].copy_from_slice(&window.weights[from.clone()]);
-            match window.importance {
-                WindowImportance::Equal => factors[to].fill(1.0),
-                WindowImportance::Columns(columns) => factors[to].copy_from_slice(columns),
-                WindowImportance::Weights(all) => factors[to].copy_from_slice(&all[from]),
-            }
-        }
+        window.copy_to(width, &mut weights, &mut factors);
         let limit = if clamp { (0.0, 255.0) } else { (f32::MIN, f32::MAX) };
         let block = &mut self.blocks[slot];
         let bytes = prepare(self.level, frame, &weights, &factors, limit, count, block);
@@ -172,7 +184,7 @@ fn prepare_with<S: Simd>(
             let importance = frame.square[texel] * factors[texel];
             block.texels.position[texel] = position;
             block.texels.importance[texel] = importance;
-            bytes[texel] = (position.max(0.0).min(255.0) + 0.5) as i32 as u8;
+            bytes[texel] = rounded(position.max(0.0).min(255.0)) as u8;
             largest[lane] = largest[lane].max(importance);
         }
     }
@@ -187,8 +199,9 @@ fn prepare_with<S: Simd>(
             block.texels.importance[texel] = importance;
             let counts = importance > 0.0;
             least[lane] = least[lane].min(if counts { importance } else { 1.0 });
-            block.positions.rows[texel] = if counts { bytes[texel].into() } else { FREE_ROW };
-            block.positions.importance[texel] = (importance * 65535.0) as i32 as u16;
+            let row = row_of(block.texels.position[texel]);
+            block.positions.rows[texel] = if counts { row } else { FREE_ROW };
+            block.positions.importance[texel] = rounded(importance * 65535.0) as u16;
         }
     }
     block.positions.uniform = least.into_iter().fold(1.0, f32::min) >= UNIFORM_WITHIN;

@@ -5,6 +5,7 @@
 //! endpoint mode 6); weights take their sequence from the top, endpoints get the largest range
 //! that fits in between (KDF 1.3 section 23.9).
 
+use super::pack::Sequence;
 use crate::tables::{BlockMode, Quant, colour_values, weight_values};
 use crate::{DecodeMode, Footprint};
 
@@ -12,33 +13,37 @@ use crate::{DecodeMode, Footprint};
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) partitions: usize,
-    pub(super) weight_quant: Quant,
-    pub(super) endpoint_quant: Quant,
     /// The 11-bit block mode.
     pub(super) mode: u16,
     /// Interpolation weights 0..=64, ascending.
     pub(super) steps: Vec<u8>,
     /// Index into `steps` of each interpolation weight that occurs there.
     pub(super) step_numbers: [u8; 65],
-    /// Stored integer of each of `steps`.
-    pub(super) step_codes: Vec<u8>,
+    /// Writer of indices into `steps`.
+    pub(super) step_sequence: Sequence,
     /// Endpoint values 0..=255, ascending.
     pub(super) endpoints: Vec<u8>,
-    /// Stored integer of each of `endpoints`.
-    pub(super) endpoint_codes: Vec<u8>,
+    /// Writer of indices into `endpoints`.
+    pub(super) end_sequence: Sequence,
 }
 
 impl Config {
     /// The configuration of `partitions` (1..=4) partitions and `levels` weight levels whose
     /// endpoints take the largest range left; `None` where the standard has no such block.
     pub(super) fn new(footprint: Footprint, partitions: usize, levels: u32) -> Option<Self> {
+        let (width, height) = (footprint.width() as u8, footprint.height() as u8);
+        Self::with_grid(width, height, partitions, levels)
+    }
+
+    /// The same with a weight grid of its own size.
+    pub(super) fn with_grid(
+        grid_width: u8,
+        grid_height: u8,
+        partitions: usize,
+        levels: u32,
+    ) -> Option<Self> {
         let weight_quant = Quant::from_levels(levels)?;
-        let mode = BlockMode {
-            grid_width: footprint.width() as u8,
-            grid_height: footprint.height() as u8,
-            weights: weight_quant,
-            dual_plane: false,
-        };
+        let mode = BlockMode { grid_width, grid_height, weights: weight_quant, dual_plane: false };
         let code = mode.encode()?;
         let header = if partitions == 1 { 17 } else { 29 };
         let bits = (128_usize - header).checked_sub(mode.weight_bits())?;
@@ -54,14 +59,12 @@ impl Config {
         }
         Some(Self {
             partitions,
-            weight_quant,
-            endpoint_quant,
             mode: code,
             steps,
             step_numbers,
-            step_codes,
+            step_sequence: Sequence::new(weight_quant, &step_codes),
             endpoints,
-            endpoint_codes,
+            end_sequence: Sequence::new(endpoint_quant, &endpoint_codes),
         })
     }
 
@@ -120,7 +123,7 @@ mod tests {
             [(1, 6, 256), (2, 5, 12), (2, 4, 96), (3, 4, 20), (4, 4, 10), (4, 3, 32)]
         {
             let config = Config::new(six, partitions, levels).unwrap();
-            assert_eq!(config.endpoint_quant.levels(), endpoints);
+            assert_eq!(config.endpoints.len(), endpoints);
         }
         assert!(Config::new(six, 3, 5).is_none(), "five endpoint levels are below the minimum");
         assert!(Config::new(six, 1, 8).is_none(), "108 weight bits");

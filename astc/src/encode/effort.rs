@@ -2,18 +2,8 @@
 
 use super::config::Config;
 use super::pairs::PairTable;
+use super::preset::Preset;
 use crate::{DecodeMode, Footprint};
-
-/// Search effort of the native encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Preset {
-    /// Few partition patterns of the most useful configuration.
-    Fast,
-    /// Most of the gain of a full search.
-    Default,
-    /// Nearly every pattern of every useful configuration.
-    Best,
-}
 
 /// One configuration with its search table.
 #[derive(Debug)]
@@ -31,12 +21,22 @@ pub(super) struct Stage {
 type Plan = (usize, u32, [usize; 3]);
 
 const SIX_BY_SIX: [Plan; 5] = [
-    (2, 5, [8, 48, 160]),
+    (2, 5, [6, 32, 160]),
     (1, 6, [1, 1, 1]),
-    (4, 4, [0, 16, 64]),
-    (3, 4, [0, 8, 64]),
-    (2, 4, [0, 2, 16]),
+    (4, 4, [0, 8, 64]),
+    (3, 4, [0, 6, 64]),
+    (2, 4, [0, 0, 16]),
 ];
+
+/// The smallest share of an even split that a partition may have: lopsided patterns win less often
+/// the more lopsided they are, and all of them cost time to rank.
+pub(super) fn least_share(preset: Preset) -> f64 {
+    match preset {
+        Preset::Fast => 2.0 / 3.0,
+        Preset::Default => 1.0 / 3.0,
+        Preset::Best => 0.0,
+    }
+}
 
 /// Patterns that the trial of row scales searches.
 const TRIAL_TRIES: usize = 4;

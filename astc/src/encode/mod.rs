@@ -15,26 +15,32 @@
 //! or how a matrix is cut into bands.
 
 mod block;
+mod coarse;
 mod config;
 mod effort;
 mod fit;
 mod pack;
 mod pairs;
 mod patterns;
+mod preset;
 mod rank;
 mod scales;
 mod search;
+mod validate;
 
 use half::f16;
 
 use self::block::{Batch, Frame};
-pub use self::effort::Preset;
-use self::effort::{Stage, stages, trial_stages};
+use self::coarse::{CoarseSearch, CoarseTexels};
+use self::effort::{Stage, least_share, stages, trial_stages};
 use self::pack::pack;
 use self::patterns::Patterns;
+pub use self::preset::Preset;
 use self::rank::BATCH;
 use self::scales::Band;
 use self::search::{Choice, Finish, Scratch, Searcher};
+use self::validate::{check, check_length};
+use crate::decode::LuminanceDecoder;
 use crate::simd::Level;
 use crate::{BlockGrid, DecodeMode, Error, Footprint};
 
@@ -59,6 +65,9 @@ pub struct NativeEncoder {
     stages: Vec<Stage>,
     trial_stages: Vec<Stage>,
     finish: Finish,
+    /// In place of the stages, for footprints of more than 64 texels.
+    coarse: Option<CoarseSearch>,
+    decoder: Option<LuminanceDecoder>,
     batch: Batch,
     scratch: Scratch,
 }
@@ -80,9 +89,11 @@ impl NativeEncoder {
             footprint,
             mode,
             level,
-            patterns: Patterns::new(footprint, wanted),
+            patterns: Patterns::new(footprint, wanted, least_share(preset)),
             stages,
             trial_stages,
+            coarse: CoarseSearch::new(footprint, mode, preset),
+            decoder: None,
             batch: Batch::new(footprint, level),
             finish: if preset == Preset::Fast { Finish::Quick } else { Finish::Exact },
             scratch: Scratch::default(),
@@ -155,29 +166,89 @@ impl NativeEncoder {
         let grid = BlockGrid::new(rows, cols, self.footprint);
         check(&grid, w, importance, scales.len())?;
         check_length("blocks", blocks.len(), grid.byte_len(), &grid)?;
-        let (height, width) = (self.footprint.height(), self.footprint.width());
-        let row_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
-        if row_bytes == 0 {
-            return Ok(());
-        }
-        for (number, blocks) in blocks.chunks_exact_mut(row_bytes).enumerate() {
-            let band = band(&grid, number, w, importance);
-            let scales: Vec<f32> =
-                scales[number * height..][..band.rows].iter().map(|scale| scale.to_f32()).collect();
-            let frame = Frame::new(self.footprint, &scales);
-            for (batch, out) in blocks.chunks_mut(BATCH * BlockGrid::BLOCK_BYTES).enumerate() {
-                let (out, _) = out.as_chunks_mut();
-                self.batch.clear();
-                for slot in 0..out.len() {
-                    self.batch.push(&frame, &band.window(batch * BATCH + slot, width), false);
-                }
-                self.encode_batch(out);
-            }
+        let (out, _) = blocks.as_chunks_mut();
+        for (batch, out) in out.chunks_mut(BATCH).enumerate() {
+            self.encode_batch(&grid, batch * BATCH, w, importance, scales, out);
         }
         Ok(())
     }
 
-    fn encode_batch(&mut self, out: &mut [[u8; BlockGrid::BLOCK_BYTES]]) {
+    /// Encodes one block column against a target that the caller changes between columns, as
+    /// error feedback does: `target` is `rows` x `width` weights with `width` at most the
+    /// footprint's, `importance` is laid out like it, and `decoded` gets what a reader of the
+    /// blocks sees.
+    ///
+    /// `scales` come from [`choose_scales`](Self::choose_scales) on the whole matrix; `blocks` are
+    /// those of this column, from the top.
+    ///
+    /// # Errors
+    /// As for [`encode_rows`](Self::encode_rows), with `width` for the columns.
+    #[expect(clippy::too_many_arguments, reason = "a matrix and its four companions")]
+    pub fn encode_column(
+        &mut self,
+        target: &[f32],
+        rows: usize,
+        width: usize,
+        importance: Importance<'_>,
+        scales: &[f16],
+        blocks: &mut [u8],
+        decoded: &mut [f32],
+    ) -> Result<(), Error> {
+        let grid = BlockGrid::new(rows, width, self.footprint);
+        check_length("decoded", decoded.len(), rows * width, &grid)?;
+        self.encode_scaled(target, rows, width, importance, scales, blocks)?;
+        if width == 0 {
+            return Ok(());
+        }
+        let (footprint, mode) = (self.footprint, self.mode);
+        let decoder = self.decoder.get_or_insert_with(|| LuminanceDecoder::new(footprint, mode));
+        let strip_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
+        for ((out, scales), blocks) in decoded
+            .chunks_mut(footprint.height() * width)
+            .zip(scales.chunks(footprint.height()))
+            .zip(blocks.chunks_exact(strip_bytes))
+        {
+            decoder.decode_strip(blocks, scales, width, out);
+        }
+        Ok(())
+    }
+
+    /// Encodes the blocks from number `first` of the grid on.
+    fn encode_batch(
+        &mut self,
+        grid: &BlockGrid,
+        first: usize,
+        w: &[f32],
+        importance: Importance<'_>,
+        scales: &[f16],
+        out: &mut [[u8; BlockGrid::BLOCK_BYTES]],
+    ) {
+        let (height, width) = (self.footprint.height(), self.footprint.width());
+        let across = grid.blocks_across();
+        let mut frames: Option<(usize, Frame)> = None;
+        self.batch.clear();
+        for (slot, out) in out.iter_mut().enumerate() {
+            let (number, column) = ((first + slot) / across, (first + slot) % across);
+            let band = band(grid, number, w, importance);
+            let window = band.window(column, width);
+            let frame = match &frames {
+                Some((at, frame)) if *at == number => frame,
+                _ => {
+                    let scales = &scales[number * height..][..band.rows];
+                    &frames.insert((number, Frame::new(self.footprint, scales))).1
+                }
+            };
+            match &self.coarse {
+                Some(coarse) => {
+                    let texels = CoarseTexels::new(self.footprint, frame, &window);
+                    *out = coarse.encode(&texels).0.to_le_bytes();
+                }
+                None => self.batch.push(frame, &window, false),
+            }
+        }
+        if self.coarse.is_some() {
+            return;
+        }
         let searcher = Searcher {
             level: self.level,
             mode: self.mode,
@@ -194,7 +265,7 @@ impl NativeEncoder {
     fn block_of(&self, choice: &Choice) -> [u8; BlockGrid::BLOCK_BYTES] {
         let config = &self.stages[choice.stage].config;
         let pattern = &self.patterns.by_count[config.partitions - 1][choice.pattern];
-        pack(config, pattern, &choice.fit).to_le_bytes()
+        pack(config, pattern, self.footprint.texels(), &choice.fit).to_le_bytes()
     }
 }
 
@@ -207,44 +278,4 @@ fn band<'a>(grid: &BlockGrid, number: usize, w: &'a [f32], importance: Importanc
         other => other,
     };
     Band { weights: &w[range], rows, cols: grid.cols, importance }
-}
-
-fn check(
-    grid: &BlockGrid,
-    w: &[f32],
-    importance: Importance<'_>,
-    scales: usize,
-) -> Result<(), Error> {
-    check_length("weights", w.len(), grid.rows * grid.cols, grid)?;
-    check_length("scales", scales, grid.rows, grid)?;
-    match importance {
-        Importance::Equal => {}
-        Importance::Columns(columns) => check_length("importance", columns.len(), grid.cols, grid)?,
-        Importance::Weights(factors) => {
-            check_length("importance", factors.len(), grid.rows * grid.cols, grid)?;
-        }
-    }
-    for (row, weights) in w.chunks_exact(grid.cols.max(1)).enumerate() {
-        let largest = weights.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
-        if let Some(col) = weights.iter().position(|weight| !weight.is_finite()) {
-            return Err(Error::NotFinite { row, col, value: weights[col] });
-        }
-        if largest > f16::MAX.to_f32() {
-            return Err(Error::ScaleOverflow { row, max_abs: largest });
-        }
-    }
-    Ok(())
-}
-
-fn check_length(
-    what: &'static str,
-    found: usize,
-    expected: usize,
-    grid: &BlockGrid,
-) -> Result<(), Error> {
-    if found == expected {
-        return Ok(());
-    }
-    let BlockGrid { rows, cols, footprint } = *grid;
-    Err(Error::Length { what, found, expected, rows, cols, footprint })
 }

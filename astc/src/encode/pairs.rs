@@ -1,7 +1,8 @@
 //! Endpoint search by table: the error of a texel under every endpoint pair is a table row, the
 //! error of a subset is a sum of rows, and the best pair is the smallest lane.
 //!
-//! Texels are 8-bit positions and errors 16-bit integers, scaled so that a whole block cannot
+//! Texels are whole steps (some way past either end, for weights that clip) and errors 16-bit
+//! integers, scaled so that a whole block cannot
 //! overflow; the decision is approximate only in that rounding, and equal on every machine.
 
 use super::config::{Config, decoded_level};
@@ -13,23 +14,27 @@ use crate::simd::{Simd, dispatch};
 const LANES: usize = 16;
 /// Most vectors of a row.
 const MAX_VECTORS: usize = 12;
+/// Steps below 0 and above 255 that rows cover.
+const MARGIN: usize = 64;
+/// Rows of a table for texels that count.
+const ROWS: usize = 256 + 2 * MARGIN;
 /// Row of a texel without importance: no error under any pair.
-pub(super) const FREE_ROW: u16 = 256;
+pub(super) const FREE_ROW: u16 = ROWS as u16;
 /// Texels that the search arrays hold: a power of two, so that indices need no check.
 pub(super) const SEARCH_TEXELS: usize = 64;
 
-/// Errors of the 256 texel positions under a list of endpoint pairs.
+/// Errors of all texel positions under a list of endpoint pairs.
 #[derive(Debug, Clone)]
 pub(super) struct PairTable {
     /// Low and high end of each pair, in the table's 0..=255 coordinates.
     pub(super) pairs: Vec<(f32, f32)>,
     /// Vectors a row.
     vectors: usize,
-    /// 257 rows.
+    /// [`ROWS`] and the free row.
     rows: Vec<[u16; LANES]>,
     /// Indices of each pair's ends in the configuration's endpoint values; empty if stretched.
     pub(super) ends: Vec<(u8, u8)>,
-    /// Number of the level nearest to each texel position, 256 a pair.
+    /// Number of the level nearest to the texel of each row, [`ROWS`] a pair.
     nearest: Vec<u8>,
     /// Table units for one squared texel step (1/255)².
     pub(super) unit: f32,
@@ -38,7 +43,7 @@ pub(super) struct PairTable {
 /// Texels of one block as the table sees them.
 #[derive(Debug, Clone)]
 pub(super) struct Positions {
-    /// Position 0..=255 of each texel, or [`FREE_ROW`].
+    /// [`row_of`] each texel, or [`FREE_ROW`].
     pub(super) rows: [u16; SEARCH_TEXELS],
     /// Importance over the block's largest, times 65535; unused if `uniform`.
     pub(super) importance: [u16; SEARCH_TEXELS],
@@ -55,8 +60,21 @@ pub(super) struct Found {
 
 /// Where stretched pairs put their ends, in level spacings inside the range.
 const STRETCHED_OFFSETS: [f32; 7] = [-0.3, -0.1, 0.1, 0.25, 0.4, 0.55, 0.75];
-/// Just beyond the largest of [`STRETCHED_OFFSETS`].
-const STRETCHED_REACH: f32 = 0.8;
+/// Largest distance from a level that is told from larger ones.
+const REACH: f32 = 64.0;
+
+/// The row of a position in texel steps.
+#[inline(always)]
+pub(super) fn row_of(position: f32) -> u16 {
+    rounded((position + MARGIN as f32).max(0.0).min((ROWS - 1) as f32)) as u16
+}
+
+/// Nearest integer, ties to even, of a number from 0 to 2^22: adding 2^23 leaves it in the low
+/// bits of the mantissa, which costs less than a conversion.
+#[inline(always)]
+pub(super) fn rounded(value: f32) -> u32 {
+    (value + 8_388_608.0).to_bits() & 0x3F_FFFF
+}
 
 impl PairTable {
     /// All pairs of a configuration's endpoint values, low below high.
@@ -88,9 +106,7 @@ impl PairTable {
             .collect();
         let pairs =
             ends.iter().map(|&(low, high)| (value(low).into(), value(high).into())).collect();
-        // No texel inside the widest pair is further than half a spacing from a level.
-        let reach = 127.5 / (config.steps.len() - 1) as f32;
-        Some(Self { ends, ..Self::new(pairs, &levels, reach, texels) })
+        Some(Self { ends, ..Self::new(pairs, &levels, texels) })
     }
 
     /// Pairs around the ends of a range that was stretched to 0..=255, for endpoints that are
@@ -116,36 +132,36 @@ impl PairTable {
                     .collect()
             })
             .collect();
-        Self::new(pairs, &values, STRETCHED_REACH * step, texels)
+        Self::new(pairs, &values, texels)
     }
 
-    /// `reach` is the largest distance from a level that is told from larger ones.
-    fn new(pairs: Vec<(f32, f32)>, levels: &[Vec<f32>], reach: f32, texels: usize) -> Self {
+    fn new(pairs: Vec<(f32, f32)>, levels: &[Vec<f32>], texels: usize) -> Self {
         // The search walks a row in chunks of three or four vectors.
         let wanted = pairs.len().div_ceil(LANES);
         let vectors = wanted.next_multiple_of(if wanted <= 3 || wanted == 9 { 3 } else { 4 });
         let cap = (65535 / texels) as f32;
-        let unit = cap / (reach * reach);
-        let mut nearest = Vec::with_capacity(256 * levels.len());
+        let unit = cap / (REACH * REACH);
+        let position = |row: usize| row as f32 - MARGIN as f32;
+        let mut nearest = Vec::with_capacity(ROWS * levels.len());
         for levels in levels {
-            nearest.extend((0..=255_u8).map(|position| nearest_level(levels, position.into()).0));
+            nearest.extend((0..ROWS).map(|row| nearest_level(levels, position(row)).0));
         }
-        let mut rows = Vec::with_capacity(257 * vectors);
-        for position in 0..256 {
+        let mut rows = Vec::with_capacity((ROWS + 1) * vectors);
+        for number in 0..ROWS {
             let mut row = vec![cap as u16; vectors * LANES];
             for (error, levels) in row.iter_mut().zip(levels) {
-                let (_, distance) = nearest_level(levels, position as f32);
+                let (_, distance) = nearest_level(levels, position(number));
                 *error = (distance * unit + 0.5).min(cap) as u16;
             }
             rows.extend(row.as_chunks().0);
         }
-        rows.resize(257 * vectors, [0; LANES]);
+        rows.resize((ROWS + 1) * vectors, [0; LANES]);
         Self { pairs, vectors, rows, unit, ends: Vec::new(), nearest }
     }
 
     /// Number of the level of `pair` nearest to a texel; 0 for one without importance.
     pub(super) fn nearest(&self, pair: usize, row: u16) -> u8 {
-        if row == FREE_ROW { 0 } else { self.nearest[256 * pair + usize::from(row)] }
+        if row == FREE_ROW { 0 } else { self.nearest[ROWS * pair + usize::from(row)] }
     }
 }
 
@@ -177,29 +193,24 @@ fn best_pair_with<S: Simd>(
     positions: &Positions,
     texels: &[u8],
 ) -> (usize, u16) {
-    let mut lanes = [[u16::MAX; LANES]; MAX_VECTORS];
-    let error = if table.vectors % 4 == 0 {
-        pair_errors::<S, 4>(s, table, positions, texels, &mut lanes)
+    if table.vectors % 4 == 0 {
+        best_pair_in::<S, 4>(s, table, positions, texels)
     } else {
-        pair_errors::<S, 3>(s, table, positions, texels, &mut lanes)
-    };
-    let pair = lanes.as_flattened().iter().position(|&lane| lane == error).unwrap_or(0);
-    (pair.min(table.pairs.len() - 1), error)
+        best_pair_in::<S, 3>(s, table, positions, texels)
+    }
 }
 
-/// Writes the error of every pair and returns the least.
 #[inline(always)]
-fn pair_errors<S: Simd, const C: usize>(
+fn best_pair_in<S: Simd, const C: usize>(
     s: S,
     table: &PairTable,
     positions: &Positions,
     texels: &[u8],
-    lanes: &mut [[u16; LANES]; MAX_VECTORS],
-) -> u16 {
+) -> (usize, u16) {
     let chunks = table.vectors / C;
     let rows = table.rows.as_chunks::<C>().0;
-    let mut least = s.splat_word(u16::MAX);
-    for (chunk, lanes) in lanes.as_chunks_mut::<C>().0.iter_mut().enumerate().take(chunks) {
+    let mut best = (0, u16::MAX);
+    for chunk in 0..chunks {
         let mut sums = [s.splat_word(0); C];
         for &texel in texels {
             let texel = usize::from(texel) % SEARCH_TEXELS;
@@ -211,12 +222,15 @@ fn pair_errors<S: Simd, const C: usize>(
                 *sum = s.add_words(*sum, error);
             }
         }
-        for (lanes, sum) in lanes.iter_mut().zip(sums) {
-            s.store_words(sum, lanes);
-            least = s.min_words(least, sum);
+        for (vector, sum) in sums.into_iter().enumerate() {
+            let least = s.horizontal_min(sum);
+            if least < best.1 {
+                let lane = s.first_equal(sum, least).unwrap_or(0);
+                best = ((chunk * C + vector) * LANES + lane, least);
+            }
         }
     }
-    s.horizontal_min(least)
+    (best.0.min(table.pairs.len() - 1), best.1)
 }
 
 /// Rows of one block, weighted by importance: chunk, then texel, then vector.

@@ -55,8 +55,9 @@ pub(super) struct Patterns {
 const GROUP_TEXELS: usize = 12;
 
 impl Patterns {
-    /// Patterns of the partition counts that `wanted` (index: count - 1) asks for.
-    pub(super) fn new(footprint: Footprint, wanted: [bool; 4]) -> Self {
+    /// Patterns of the partition counts that `wanted` (index: count - 1) asks for, as far as each
+    /// of their subsets has `least_share` of the texels of an even split.
+    pub(super) fn new(footprint: Footprint, wanted: [bool; 4], least_share: f64) -> Self {
         let texels = footprint.texels();
         let group_texels = footprint.width() * (GROUP_TEXELS / footprint.width()).max(1);
         let mut builder =
@@ -72,6 +73,13 @@ impl Patterns {
             };
             owners
                 .into_iter()
+                .filter(|(_, owner)| {
+                    let even = texels as f64 / (index + 1) as f64;
+                    (0..=index as u8).all(|partition| {
+                        let count = owner.iter().filter(|&&other| other == partition).count();
+                        count as f64 >= least_share * even
+                    })
+                })
                 .map(|(seed, owner)| {
                     let mut subsets: Vec<Subset> = (0..=index as u8)
                         .map(|partition| builder.subset(&owner, partition, group_texels))
@@ -115,8 +123,14 @@ impl EntryBuilder {
         match self.known.binary_search_by_key(&mask, |&(known, _)| known) {
             Ok(position) => self.known[position].1,
             Err(_) => {
-                let parent = self.entry(mask & (mask - 1));
-                let texel = mask.trailing_zeros() as u8;
+                let known = (0..64).filter(|bit| mask >> bit & 1 == 1).find_map(|bit| {
+                    let smaller = mask & !(1 << bit);
+                    let position = self.known.binary_search_by_key(&smaller, |&(known, _)| known);
+                    Some((self.known[position.ok()?].1, bit))
+                });
+                let (parent, texel) = known.unwrap_or_else(|| {
+                    (self.entry(mask & (mask - 1)), mask.trailing_zeros() as u8)
+                });
                 let index = self.entries.len() as u16;
                 self.entries.push(Entry { parent, texel });
                 let position = self.known.partition_point(|&(known, _)| known < mask);
@@ -134,7 +148,7 @@ mod tests {
     #[test]
     fn entries_rebuild_every_subset() {
         for footprint in ["6x6", "8x5", "8x8"].map(|text| text.parse::<Footprint>().unwrap()) {
-            let patterns = Patterns::new(footprint, [true; 4]);
+            let patterns = Patterns::new(footprint, [true; 4], 0.0);
             let mut masks = vec![0_u64];
             for entry in &patterns.entries[1..] {
                 masks.push(masks[usize::from(entry.parent)] | 1 << entry.texel);

@@ -9,9 +9,11 @@
 use half::f16;
 
 use super::block::{Frame, Window, WindowImportance};
+use super::coarse::CoarseTexels;
 use super::rank::BATCH;
 use super::search::{Finish, Searcher};
 use super::{Importance, NativeEncoder};
+use crate::simd::{Level, Simd, dispatch};
 
 /// First K tried: near the optimum of a Gaussian at 6x6.
 const FIRST_SPAN: f32 = 2.75;
@@ -35,14 +37,15 @@ pub(super) struct Band<'a> {
 
 /// Spread and largest magnitude of a row.
 #[derive(Debug, Clone, Copy)]
-struct RowSpread {
+pub(super) struct RowSpread {
     sigma: f32,
     max_abs: f32,
 }
 
 impl NativeEncoder {
     pub(super) fn band_scales(&mut self, band: &Band<'_>, scales: &mut [f16]) {
-        let spreads: Vec<RowSpread> = band.weights.chunks_exact(band.cols).map(spread).collect();
+        let spreads: Vec<RowSpread> =
+            band.weights.chunks_exact(band.cols).map(|row| spread(self.level, row)).collect();
         let full_span = spreads
             .iter()
             .map(|row| row.max_abs / row.sigma.max(f32::MIN_POSITIVE))
@@ -94,24 +97,30 @@ impl NativeEncoder {
 
     /// Estimated squared error of the band, importance included.
     fn trial(&mut self, band: &Band<'_>, scales: &[f16]) -> f64 {
-        let scales: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
         let width = self.footprint.width();
         let blocks = band.cols.div_ceil(width);
-        let sample = blocks.min((blocks / 8).clamp(8, BATCH));
-        let frame = Frame::new(self.footprint, &scales);
-        self.batch.clear();
-        for number in 0..sample {
-            self.batch.push(&frame, &band.window(number * blocks / sample, width), true);
-        }
-        let searcher = Searcher {
-            level: self.level,
-            mode: self.mode,
-            patterns: &self.patterns,
-            stages: &self.trial_stages,
-            finish: Finish::Quick,
+        let sample = blocks.min((blocks / 16).clamp(8, BATCH));
+        let frame = Frame::new(self.footprint, scales);
+        let windows = (0..sample).map(|number| band.window(number * blocks / sample, width));
+        let coding: f64 = if let Some(coarse) = &self.coarse {
+            // Clipping is part of this error, so it is not added.
+            let texels = windows.map(|window| CoarseTexels::new(self.footprint, &frame, &window));
+            return texels.map(|texels| f64::from(coarse.encode(&texels).1)).sum();
+        } else {
+            self.batch.clear();
+            for window in windows {
+                self.batch.push(&frame, &window, true);
+            }
+            let searcher = Searcher {
+                level: self.level,
+                mode: self.mode,
+                patterns: &self.patterns,
+                stages: &self.trial_stages,
+                finish: Finish::Quick,
+            };
+            searcher.estimate(&self.batch, &mut self.scratch)
         };
-        let coding = searcher.estimate(&self.batch, &mut self.scratch);
-        coding * blocks as f64 / sample as f64 + band.clipping_error(&scales)
+        coding * blocks as f64 / sample as f64 + band.clipping_error(self.level, scales)
     }
 }
 
@@ -136,33 +145,73 @@ impl<'a> Band<'a> {
         }
     }
 
-    fn clipping_error(&self, scales: &[f32]) -> f64 {
+    fn clipping_error(&self, level: Level, scales: &[f16]) -> f64 {
         let mut error = 0.0;
-        for (row, (weights, &scale)) in self.weights.chunks_exact(self.cols).zip(scales).enumerate()
+        for (row, (weights, scale)) in self.weights.chunks_exact(self.cols).zip(scales).enumerate()
         {
-            for (col, &weight) in weights.iter().enumerate() {
-                let excess = weight.abs() - scale;
-                if excess > 0.0 {
-                    let factor = match self.importance {
-                        Importance::Equal => 1.0,
-                        Importance::Columns(columns) => columns[col],
-                        Importance::Weights(factors) => factors[row * self.cols + col],
-                    };
-                    error += f64::from(factor) * f64::from(excess) * f64::from(excess);
-                }
-            }
+            let factors = match self.importance {
+                Importance::Equal => None,
+                Importance::Columns(columns) => Some(columns),
+                Importance::Weights(factors) => Some(&factors[row * self.cols..][..self.cols]),
+            };
+            error += row_clipping_error(level, weights, factors, scale.to_f32());
         }
         error
     }
 }
 
-fn spread(weights: &[f32]) -> RowSpread {
+dispatch! {
+    /// Σ factor·(|w| - scale)² over the weights past the scale.
+    fn row_clipping_error = row_clipping_error_with(
+        weights: &[f32],
+        factors: Option<&[f32]>,
+        scale: f32,
+    ) -> f64
+}
+
+#[inline(always)]
+fn row_clipping_error_with<S: Simd>(
+    s: S,
+    weights: &[f32],
+    factors: Option<&[f32]>,
+    scale: f32,
+) -> f64 {
+    let mut lanes = [0.0_f32; 8];
+    let excess = |weight: f32| (weight.abs() - scale).max(0.0);
+    match factors {
+        None => {
+            for chunk in weights.chunks(8) {
+                for (lane, &weight) in lanes.iter_mut().zip(chunk) {
+                    *lane += excess(weight) * excess(weight);
+                }
+            }
+        }
+        Some(factors) => {
+            for (chunk, factors) in weights.chunks(8).zip(factors.chunks(8)) {
+                for ((lane, &weight), factor) in lanes.iter_mut().zip(chunk).zip(factors) {
+                    *lane += factor * (excess(weight) * excess(weight));
+                }
+            }
+        }
+    }
+    s.horizontal_sum(s.floats(&lanes)).into()
+}
+
+dispatch! {
+    fn spread = spread_with(weights: &[f32]) -> RowSpread
+}
+
+#[inline(always)]
+fn spread_with<S: Simd>(_: S, weights: &[f32]) -> RowSpread {
     let mut sums = [0.0_f64; 8];
     let mut largest = [0.0_f32; 8];
-    for chunk in weights.chunks(8) {
-        for ((sum, largest), weight) in sums.iter_mut().zip(&mut largest).zip(chunk) {
-            *sum += f64::from(weight.abs());
-            *largest = largest.max(weight.abs());
+    let (chunks, rest) = weights.as_chunks::<8>();
+    let mut last = [0.0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    for chunk in chunks.iter().chain([&last]) {
+        for lane in 0..8 {
+            sums[lane] += f64::from(chunk[lane].abs());
+            largest[lane] = largest[lane].max(chunk[lane].abs());
         }
     }
     let mean = sums.iter().sum::<f64>() / weights.len() as f64;

@@ -3,7 +3,7 @@
 use super::block::{Batch, Block};
 use super::effort::Stage;
 use super::fit::{Fit, MAX_LANES, Refinement, fit};
-use super::pairs::{BlockRows, FREE_ROW, PairTable, Positions, best_pair, search};
+use super::pairs::{BlockRows, FREE_ROW, PairTable, Positions, best_pair, row_of, search};
 use super::patterns::{Pattern, Patterns, Subset};
 use super::rank::{BATCH, Ranges, best_of_classes, measure};
 use crate::DecodeMode;
@@ -231,7 +231,11 @@ impl Searcher<'_> {
             }
         }
         let refinement = Refinement {
-            rounds: if stage.exact { 0 } else { 2 },
+            rounds: match (stage.exact, self.finish) {
+                (true, _) => 0,
+                (false, Finish::Quick) => 1,
+                (false, Finish::Exact) => 2,
+            },
             neighbours: !stage.exact && stage.config.endpoints.len() < 128,
         };
         fit(self.level, &stage.config, self.mode, pattern, &block.texels, &starts, refinement)
@@ -288,8 +292,7 @@ impl Stretch {
         for &texel in &subset.texels {
             let texel = usize::from(texel);
             if positions.rows[texel] != FREE_ROW {
-                let position = (block.texels.position[texel] - self.low) * factor + 0.5;
-                positions.rows[texel] = (position as u8).into();
+                positions.rows[texel] = row_of((block.texels.position[texel] - self.low) * factor);
             }
         }
         positions

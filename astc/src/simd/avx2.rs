@@ -186,4 +186,14 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
+
+    #[inline(always)]
+    fn first_equal(self, a: __m256i, value: u16) -> Option<usize> {
+        // SAFETY: see the head of the file.
+        let mask = unsafe {
+            _mm256_movemask_epi8(_mm256_cmpeq_epi16(a, _mm256_set1_epi16(value.cast_signed())))
+        };
+        // Two mask bits a lane.
+        (mask != 0).then_some(mask.trailing_zeros() as usize / 2)
+    }
 }

@@ -51,6 +51,8 @@ pub(crate) trait Simd: Copy {
     ) -> Self::Words;
     /// The smallest lane.
     fn horizontal_min(self, a: Self::Words) -> u16;
+    /// The first lane that equals `value`.
+    fn first_equal(self, a: Self::Words, value: u16) -> Option<usize>;
 
     fn floats(self, lanes: &[f32; 8]) -> Self::Floats;
     fn splat_float(self, value: f32) -> Self::Floats;
@@ -147,6 +149,8 @@ mod tests {
             out.extend(lanes);
         }
         out.push(s.horizontal_min(p));
+        out.push(s.first_equal(p, c[9]).map_or(u16::MAX, |lane| lane as u16));
+        out.push(s.first_equal(p, d[0]).map_or(u16::MAX, |lane| lane as u16));
         out
     }
 

@@ -150,4 +150,9 @@ impl Simd for Scalar {
     fn horizontal_sum(self, a: [f32; 8]) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
+
+    #[inline(always)]
+    fn first_equal(self, a: [u16; 16], value: u16) -> Option<usize> {
+        a.into_iter().position(|lane| lane == value)
+    }
 }

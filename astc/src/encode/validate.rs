@@ -1,0 +1,51 @@
+//! Checks of an encoder's arguments.
+
+use half::f16;
+
+use super::Importance;
+use crate::{BlockGrid, Error};
+
+/// Lengths, finite weights, and weights within the range of a row scale.
+pub(super) fn check(
+    grid: &BlockGrid,
+    w: &[f32],
+    importance: Importance<'_>,
+    scales: usize,
+) -> Result<(), Error> {
+    check_length("weights", w.len(), grid.rows * grid.cols, grid)?;
+    check_length("scales", scales, grid.rows, grid)?;
+    match importance {
+        Importance::Equal => {}
+        Importance::Columns(columns) => check_length("importance", columns.len(), grid.cols, grid)?,
+        Importance::Weights(factors) => {
+            check_length("importance", factors.len(), grid.rows * grid.cols, grid)?;
+        }
+    }
+    for (row, weights) in w.chunks_exact(grid.cols.max(1)).enumerate() {
+        // Magnitudes compare like their bits; infinities and NaN are the largest.
+        let bits = weights.iter().fold(0, |most: u32, weight| most.max(weight.abs().to_bits()));
+        let largest = f32::from_bits(bits);
+        if !largest.is_finite()
+            && let Some(col) = weights.iter().position(|weight| !weight.is_finite())
+        {
+            return Err(Error::NotFinite { row, col, value: weights[col] });
+        }
+        if largest > f16::MAX.to_f32() {
+            return Err(Error::ScaleOverflow { row, max_abs: largest });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check_length(
+    what: &'static str,
+    found: usize,
+    expected: usize,
+    grid: &BlockGrid,
+) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    let BlockGrid { rows, cols, footprint } = *grid;
+    Err(Error::Length { what, found, expected, rows, cols, footprint })
+}
