@@ -131,10 +131,11 @@ fn small_thin_and_deficient_matrices_are_exact() {
 
 #[test]
 fn the_same_on_any_number_of_threads() {
-    let w = with_spectrum(700, 300, |k| 1.0 / (1.0 + k as f32));
+    // Ten panels in five stripes.
+    let w = random(5000 * 40);
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| truncated_svd(&DenseMatrix::new(&w, 300), &SvdOptions::new(16)).unwrap())
+        pool.install(|| truncated_svd(&DenseMatrix::new(&w, 40), &SvdOptions::new(16)).unwrap())
     };
     let one = run(1);
     for threads in [2, 5] {
