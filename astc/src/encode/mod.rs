@@ -28,6 +28,9 @@ mod scales;
 mod search;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use half::f16;
 
 use self::block::{Batch, Frame};
