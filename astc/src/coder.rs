@@ -42,7 +42,17 @@ pub enum Encoder {
     /// ARM's astcenc; [`Error::NoEncoder`] without the feature `astcenc`.
     Arm(ArmQuality),
     /// This crate's search for weights.
-    Native(Preset),
+    Native(Preset, RowScale),
+}
+
+/// How the native encoder sets the scale of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowScale {
+    /// max|w|, rounded up to f16: nothing clips. A clipped outlier costs little squared error,
+    /// but can cost the model its function.
+    FullRange,
+    /// The trial with the least squared error, which may clip the tails of a row.
+    Searched,
 }
 
 /// What a [`Coder`] does.
@@ -84,9 +94,9 @@ impl Coder {
     /// Encodes `rows` x `cols` finite weights, row-major, into blocks in raster order and one
     /// scale a row.
     ///
-    /// Texel t = 0.5 + w/(2a). With astcenc a = max|w| rounded up to f16, so that nothing clips,
-    /// and blocks over the right or lower edge repeat the last texel; the native encoder chooses
-    /// a by trial and lets the padding float. A row below the smallest positive f16 (2^-24) gets
+    /// Texel t = 0.5 + w/(2a). With astcenc and with [`RowScale::FullRange`] a = max|w| rounded up
+    /// to f16, so that nothing clips. Blocks over the right or lower edge repeat the last texel
+    /// with astcenc; the native encoder lets the padding float. A row below the smallest positive f16 (2^-24) gets
     /// scale 0 and decodes to zeros. `rows` must be a multiple of the footprint's height
     /// unless these are the last rows of the matrix.
     ///
@@ -110,18 +120,23 @@ impl Coder {
         }
         match self.params.encoder {
             Encoder::Arm(quality) => {
-                for (row, (scale, weights)) in
-                    scales.iter_mut().zip(w.chunks_exact(cols)).enumerate()
-                {
-                    *scale = row_scale(row, weights)?;
-                }
+                full_range(w, cols, scales)?;
                 self.encode_arm(quality, &grid, w, blocks, scales)
             }
-            Encoder::Native(preset) => {
+            Encoder::Native(preset, policy) => {
                 let Params { footprint, decode, .. } = self.params;
-                self.native
-                    .get_or_insert_with(|| Box::new(NativeEncoder::new(footprint, decode, preset)))
-                    .encode_rows(w, rows, cols, Importance::Equal, blocks, scales)
+                let native = self
+                    .native
+                    .get_or_insert_with(|| Box::new(NativeEncoder::new(footprint, decode, preset)));
+                match policy {
+                    RowScale::FullRange => {
+                        full_range(w, cols, scales)?;
+                        native.encode_scaled(w, rows, cols, Importance::Equal, scales, blocks)
+                    }
+                    RowScale::Searched => {
+                        native.encode_rows(w, rows, cols, Importance::Equal, blocks, scales)
+                    }
+                }
             }
         }
     }
@@ -191,6 +206,14 @@ impl Coder {
         }
         Ok(())
     }
+}
+
+/// The full-range scale of every row.
+fn full_range(w: &[f32], cols: usize, scales: &mut [f16]) -> Result<(), Error> {
+    for (row, (scale, weights)) in scales.iter_mut().zip(w.chunks_exact(cols)).enumerate() {
+        *scale = row_scale(row, weights)?;
+    }
+    Ok(())
 }
 
 fn check_lengths(

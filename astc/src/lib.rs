@@ -40,7 +40,7 @@ mod row_scale;
 mod simd;
 pub mod tables;
 
-pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params};
+pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params, RowScale};
 pub use error::Error;
 pub use footprint::Footprint;
 pub use grid::BlockGrid;

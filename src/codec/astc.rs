@@ -3,14 +3,17 @@
 //! Parts: `blocks` U8 [block rows, block columns, 16], in raster order; `scales` F16 [rows].
 //! Parameters: `footprint` ("6x6"); `decode` ("unorm8" or "fp16"), how the reader's hardware
 //! returns texels; `encoder`, either "native", the search made for weights, with its `effort`
-//! ("fast", "default", "best"), or "astcenc", ARM's encoder, with its `quality` ("fastest" to
-//! "exhaustive").
+//! ("fast", "default", "best") and its `row_scale`, or "astcenc", ARM's encoder, with its `quality` ("fastest" to
+//! "exhaustive"). A `row_scale` of "full" spans each row's largest weight; "searched" may clip
+//! it, for less squared error and, on models with outliers, a worse model.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use compress_model_astc::encode::Preset;
-use compress_model_astc::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint};
+use compress_model_astc::{
+    ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint, RowScale,
+};
 use half::f16;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,8 @@ struct AstcParams {
     encoder: EncoderName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     effort: Option<Effort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    row_scale: Option<Scale>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quality: Option<Quality>,
 }
@@ -64,6 +69,13 @@ enum Effort {
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+enum Scale {
+    Full,
+    Searched,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Quality {
     Fastest,
     Fast,
@@ -79,15 +91,20 @@ impl AstcParams {
             EncoderName::Native if self.quality.is_some() => {
                 Err("quality belongs to encoder \"astcenc\"; the native one has effort".to_owned())
             }
-            EncoderName::Astcenc if self.effort.is_some() => {
-                Err("effort belongs to encoder \"native\"; astcenc has quality".to_owned())
+            EncoderName::Astcenc if self.effort.is_some() || self.row_scale.is_some() => {
+                Err("effort and row_scale belong to encoder \"native\"; astcenc has quality".into())
             }
             EncoderName::Native => {
-                Ok(Encoder::Native(match self.effort.get_or_insert(Effort::Default) {
+                let preset = match self.effort.get_or_insert(Effort::Default) {
                     Effort::Fast => Preset::Fast,
                     Effort::Default => Preset::Default,
                     Effort::Best => Preset::Best,
-                }))
+                };
+                let scale = match self.row_scale.get_or_insert(Scale::Full) {
+                    Scale::Full => RowScale::FullRange,
+                    Scale::Searched => RowScale::Searched,
+                };
+                Ok(Encoder::Native(preset, scale))
             }
             EncoderName::Astcenc => {
                 Ok(Encoder::Arm(match self.quality.get_or_insert(Quality::Medium) {

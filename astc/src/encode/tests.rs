@@ -40,7 +40,7 @@ fn decode(encoder: &NativeEncoder, encoded: &Encoded, cols: usize) -> Vec<f32> {
     let params = Params {
         footprint: encoder.footprint,
         decode: encoder.mode,
-        encoder: Encoder::Native(Preset::Fast),
+        encoder: Encoder::Native(Preset::Fast, crate::RowScale::Searched),
     };
     let rows = encoded.scales.len();
     let mut out = vec![f32::NAN; rows * cols];
