@@ -1,12 +1,13 @@
 //! A compressed folder, opened and checked against its manifest.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use compress_model_lora::{Adapter, PeftReader};
 
 use super::manifest::{Entry, Manifest, Status, StoredPart};
-use super::panels::{Panel, panels, part_ranges};
+use super::panels::{COPY_BYTES, Panel, panels, part_ranges};
 use super::plan::stored_parts;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::codec::{self, WorkerPool};
@@ -163,10 +164,49 @@ impl CompressedFolder {
         Error::tensor(self.stored.folder().join(super::manifest::MANIFEST_FILE), tensor, message)
     }
 
-    /// The panels of coded entry number `index`, in storage order.
-    pub(super) fn panels(&self, index: usize) -> impl Iterator<Item = Panel> + use<> {
-        let (pool, shape) = self.coded(index);
-        panels(shape, pool.codec().row_multiple())
+    /// Everything stored, cut into pieces of work, in the order of the manifest.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.manifest.tensors.iter().enumerate().flat_map(move |(entry, described)| {
+            let pieces: Box<dyn Iterator<Item = Piece>> = match &described.status {
+                Status::Tied { .. } => Box::new(std::iter::empty()),
+                Status::Kept { parts, .. } => {
+                    let total = self.stored_part(&parts[0]).byte_len;
+                    Box::new((0..total).step_by(COPY_BYTES as usize).map(move |from| {
+                        let len = COPY_BYTES.min(total - from) as usize;
+                        Piece::Kept { entry, from, len }
+                    }))
+                }
+                Status::Coded { .. } => {
+                    let (pool, shape) = self.coded(entry);
+                    let panels = panels(shape, pool.codec().row_multiple());
+                    Box::new(panels.map(move |panel| Piece::Coded { entry, panel }))
+                }
+            };
+            pieces
+        })
+    }
+
+    /// Makes `loaded` hold the adapters of the entries in `wave` and no others; returns how many
+    /// it had to read.
+    ///
+    /// # Errors
+    /// What reading the PEFT files gives.
+    pub(super) fn load_adapters(
+        &self,
+        wave: &[Piece],
+        loaded: &mut HashMap<usize, Arc<Adapter>>,
+    ) -> Result<usize> {
+        let entries: HashSet<usize> = wave.iter().map(Piece::entry).collect();
+        loaded.retain(|entry, _| entries.contains(entry));
+        let kept = loaded.len();
+        for entry in entries {
+            if !loaded.contains_key(&entry)
+                && let Some(adapter) = self.adapter(entry)?
+            {
+                loaded.insert(entry, Arc::new(adapter));
+            }
+        }
+        Ok(loaded.len() - kept)
     }
 
     fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
@@ -220,6 +260,24 @@ impl CompressedFolder {
                 Ok(Some(reader.read(&adapter.module)?))
             }
             _ => Ok(None),
+        }
+    }
+}
+
+/// A piece of work: some bytes of a kept tensor or a panel of a coded one.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// `len` bytes from byte `from` on of the stored copy.
+    Kept { entry: usize, from: u64, len: usize },
+    /// A panel.
+    Coded { entry: usize, panel: Panel },
+}
+
+impl Piece {
+    /// Number of the manifest entry it belongs to.
+    pub(super) fn entry(&self) -> usize {
+        match self {
+            Self::Kept { entry, .. } | Self::Coded { entry, .. } => *entry,
         }
     }
 }

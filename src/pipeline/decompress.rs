@@ -9,9 +9,8 @@ use compress_model_lora::Adapter;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use super::compressed::CompressedFolder;
+use super::compressed::{CompressedFolder, Piece};
 use super::manifest::{Entry, Status};
-use super::panels::{COPY_BYTES, Panel};
 use super::progress::Progress;
 use super::{card, waves};
 use crate::checkpoint::dtype::{AlignedBytes, bytes_per_weight, from_f32, is_codable, to_f32};
@@ -69,11 +68,6 @@ pub struct DecompressReport {
     pub adapters_merged: usize,
 }
 
-enum Job {
-    Copy { entry: usize, from: u64, len: usize },
-    Decode { entry: usize, panel: Panel },
-}
-
 /// Decompresses `input` into the new folder `output`, on the current rayon pool. The caller has
 /// checked `output` with [`crate::checkpoint::check_output_path`].
 ///
@@ -95,9 +89,11 @@ pub fn decompress(
     let mut current: HashMap<usize, Arc<Adapter>> = HashMap::new();
     let mut merged = 0;
     waves::run(
-        run.jobs(),
+        input.pieces(),
         |wave| {
-            run.load_adapters(wave, &mut current, &mut merged)?;
+            if options.adapters == AdapterMode::Merge {
+                merged += input.load_adapters(wave, &mut current)?;
+            }
             Ok(current.clone())
         },
         |job, adapters| run.work(job, adapters),
@@ -148,62 +144,14 @@ impl<'a> Run<'a> {
         ShardLayout::new(&groups, self.options.max_shard_bytes, &metadata)
     }
 
-    fn jobs(&self) -> impl Iterator<Item = Job> {
-        self.input.manifest.tensors.iter().enumerate().flat_map(move |(entry, described)| {
-            let jobs: Box<dyn Iterator<Item = Job>> = match &described.status {
-                Status::Tied { .. } => Box::new(std::iter::empty()),
-                Status::Kept { .. } => {
-                    let total = self.stored(entry).byte_len;
-                    Box::new((0..total).step_by(COPY_BYTES as usize).map(move |from| {
-                        let len = COPY_BYTES.min(total - from) as usize;
-                        Job::Copy { entry, from, len }
-                    }))
-                }
-                Status::Coded { .. } => Box::new(
-                    self.input.panels(entry).map(move |panel| Job::Decode { entry, panel }),
-                ),
-            };
-            jobs
-        })
-    }
-
     /// The stored tensor of a kept entry.
     fn stored(&self, entry: usize) -> &Tensor {
         self.input.stored_part(&self.input.manifest.tensors[entry].status.parts()[0])
     }
 
-    fn load_adapters(
-        &self,
-        wave: &[Job],
-        current: &mut HashMap<usize, Arc<Adapter>>,
-        merged: &mut usize,
-    ) -> Result<()> {
-        if self.options.adapters == AdapterMode::Separate {
-            return Ok(());
-        }
-        let entries: Vec<usize> = wave
-            .iter()
-            .filter_map(|job| match job {
-                Job::Decode { entry, .. } => Some(*entry),
-                Job::Copy { .. } => None,
-            })
-            .collect();
-        current.retain(|entry, _| entries.contains(entry));
-        for entry in entries {
-            if current.contains_key(&entry) {
-                continue;
-            }
-            if let Some(adapter) = self.input.adapter(entry)? {
-                *merged += 1;
-                current.insert(entry, Arc::new(adapter));
-            }
-        }
-        Ok(())
-    }
-
-    fn work(&self, job: &Job, adapters: &HashMap<usize, Arc<Adapter>>) -> Result<Vec<u8>> {
+    fn work(&self, job: &Piece, adapters: &HashMap<usize, Arc<Adapter>>) -> Result<Vec<u8>> {
         match job {
-            Job::Copy { entry, from, len } => {
+            Piece::Kept { entry, from, len } => {
                 let stored = self.stored(*entry);
                 let mut bytes = AlignedBytes::default();
                 bytes.resize(*len);
@@ -215,7 +163,7 @@ impl<'a> Run<'a> {
                 to_f32(stored.dtype, &bytes, &mut weights);
                 self.store(*entry, &weights)
             }
-            Job::Decode { entry, panel } => {
+            Piece::Coded { entry, panel } => {
                 let adapter = adapters.get(entry).map(|adapter| &**adapter);
                 let decoded = self.input.decode_panel(*entry, panel, adapter)?;
                 self.store(*entry, &decoded.weights)
@@ -241,13 +189,13 @@ impl<'a> Run<'a> {
     }
 
     /// Entry and first byte that a job's result goes to.
-    fn destination(&self, job: &Job) -> (usize, u64) {
+    fn destination(&self, job: &Piece) -> (usize, u64) {
         match job {
-            Job::Copy { entry, from, .. } => {
+            Piece::Kept { entry, from, .. } => {
                 let stored = self.stored(*entry).dtype.bitsize() as u64;
                 (*entry, from / stored * self.output(*entry).dtype.bitsize() as u64)
             }
-            Job::Decode { entry, panel } => {
+            Piece::Coded { entry, panel } => {
                 let output = self.output(*entry);
                 let [.., rows, cols] = output.shape[..] else {
                     unreachable!("invariant: coded entries are matrices")

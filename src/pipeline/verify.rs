@@ -9,10 +9,10 @@ use blake3::Hasher;
 use compress_model_lora::Adapter;
 use serde::Serialize;
 
-use super::compressed::CompressedFolder;
+use super::compressed::{CompressedFolder, Piece};
 use super::error_sums::ErrorSums;
 use super::manifest::{Entry, Status};
-use super::panels::{COPY_BYTES, Panel, read_panel};
+use super::panels::{Panel, read_panel};
 use super::progress::Progress;
 use super::{adapters, compressed, scan, waves};
 use crate::checkpoint::Checkpoint;
@@ -50,19 +50,6 @@ pub struct TensorCheck {
     pub manifest_sqnr_db: Option<f64>,
 }
 
-enum Job {
-    Kept { entry: usize, from: u64, len: usize },
-    Coded { entry: usize, panel: Panel },
-}
-
-impl Job {
-    fn entry(&self) -> usize {
-        match self {
-            Self::Kept { entry, .. } | Self::Coded { entry, .. } => *entry,
-        }
-    }
-}
-
 struct Output {
     parts: Vec<Vec<u8>>,
     sums: Option<ErrorSums>,
@@ -88,15 +75,15 @@ pub fn verify(
     let mut loaded = HashMap::new();
     let mut books = Books::new(folder);
     waves::run(
-        run.jobs(),
+        folder.pieces(),
         |wave| {
-            run.load_adapters(wave, &mut loaded)?;
+            folder.load_adapters(wave, &mut loaded)?;
             Ok(loaded.clone())
         },
-        |job, adapters| run.work(job, adapters),
-        |job, output: Output| {
+        |piece, adapters| run.work(piece, adapters),
+        |piece: Piece, output: Output| {
             progress.advance(output.parts.iter().map(|p| p.len() as u64).sum());
-            books.add(job.entry(), &output);
+            books.add(piece.entry(), &output);
             Ok(())
         },
     )?;
@@ -198,48 +185,16 @@ impl<'a> Run<'a> {
         self.folder.stored.tensors().iter().map(|t| t.byte_len).sum()
     }
 
-    fn jobs(&self) -> impl Iterator<Item = Job> {
-        self.folder.manifest.tensors.iter().enumerate().flat_map(move |(entry, described)| {
-            let jobs: Box<dyn Iterator<Item = Job>> = match &described.status {
-                Status::Tied { .. } => Box::new(std::iter::empty()),
-                Status::Kept { parts, .. } => {
-                    let total = self.folder.stored_part(&parts[0]).byte_len;
-                    Box::new((0..total).step_by(COPY_BYTES as usize).map(move |from| {
-                        let len = COPY_BYTES.min(total - from) as usize;
-                        Job::Kept { entry, from, len }
-                    }))
-                }
-                Status::Coded { .. } => Box::new(
-                    self.folder.panels(entry).map(move |panel| Job::Coded { entry, panel }),
-                ),
-            };
-            jobs
-        })
-    }
-
-    fn load_adapters(&self, wave: &[Job], loaded: &mut HashMap<usize, Arc<Adapter>>) -> Result<()> {
-        let entries: Vec<usize> = wave.iter().map(Job::entry).collect();
-        loaded.retain(|entry, _| entries.contains(entry));
-        for entry in entries {
-            if !loaded.contains_key(&entry)
-                && let Some(adapter) = self.folder.adapter(entry)?
-            {
-                loaded.insert(entry, Arc::new(adapter));
-            }
-        }
-        Ok(())
-    }
-
-    fn work(&self, job: &Job, adapters: &HashMap<usize, Arc<Adapter>>) -> Result<Output> {
-        match job {
-            Job::Kept { entry, from, len } => {
+    fn work(&self, piece: &Piece, adapters: &HashMap<usize, Arc<Adapter>>) -> Result<Output> {
+        match piece {
+            Piece::Kept { entry, from, len } => {
                 let part = &self.folder.manifest.tensors[*entry].status.parts()[0];
                 let stored = self.folder.stored_part(part);
                 let mut bytes = vec![0; *len];
                 self.folder.stored.read_bytes(stored, *from, &mut bytes)?;
                 Ok(Output { parts: vec![bytes], sums: None, non_finite: false })
             }
-            Job::Coded { entry, panel } => {
+            Piece::Coded { entry, panel } => {
                 let adapter = adapters.get(entry).map(|adapter| &**adapter);
                 let decoded = self.folder.decode_panel(*entry, panel, adapter)?;
                 let sums = self.compare(*entry, panel, &decoded.weights)?;
