@@ -237,6 +237,9 @@ fn recipes_and_overrides_decide() {
             &["-o", "none", "--preset", "server", "--tensor-type", "norm=grid2"],
         )
         .fails(3, &["norm.weight", "grid2 takes matrices"]);
+    workspace
+        .run("compress", "model", &["-o", "none", "--preset", "server", "--ignore", "."])
+        .fails(2, &["server", "codes none of this checkpoint's tensors"]);
     assert!(!workspace.path("none").exists());
 }
 

@@ -99,7 +99,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a checkpoint that is quantised already, [`Error::Recipe`] for a
-    /// rule without effect, [`Error::Tensor`] for a rule that a tensor cannot follow.
+    /// rule without effect or a recipe that codes nothing, [`Error::Tensor`] for a rule that a tensor cannot follow.
     pub fn new(
         checkpoint: &Checkpoint,
         recipe: Recipe,
@@ -136,6 +136,10 @@ impl Plan {
         check_stored_names(checkpoint, &tensors)?;
         let layout = ShardLayout::new(&groups, max_shard_bytes, &shard_metadata());
         let totals = totals(checkpoint, &tensors);
+        if totals.coded == 0 {
+            let message = "codes none of this checkpoint's tensors".to_owned();
+            return Err(Error::Recipe { origin: recipe.name, message });
+        }
         let peak_memory = memory::peak_bytes(checkpoint, &tensors, threads);
         Ok(Self { recipe, tensors, layout, totals, peak_memory })
     }
