@@ -38,13 +38,44 @@ pub(super) struct Frame {
     pub(super) stretch: [f32; Footprint::MAX_TEXELS],
     /// Squared weight error of one squared texel step, (a/127.5)²; 0 in padding.
     pub(super) square: [f32; Footprint::MAX_TEXELS],
+    /// The importances of a whole block where all weights count the same; `None` if a row of the
+    /// footprint is missing or has scale 0.
+    whole: Option<Importances>,
+}
+
+/// Importances of the texels of a block in the forms that the search uses.
+#[derive(Debug, Clone)]
+struct Importances {
+    /// Relative to the largest.
+    relative: [f32; FIT_TEXELS],
+    /// Those times 65535.
+    words: [u16; SEARCH_TEXELS],
+    uniform: bool,
+    largest: f32,
+}
+
+impl Importances {
+    #[inline(always)]
+    fn new(importance: &[f32]) -> Self {
+        let largest = importance.iter().copied().fold(0.0, f32::max);
+        let inverse = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+        let mut all =
+            Self { relative: [0.0; FIT_TEXELS], words: [0; SEARCH_TEXELS], uniform: true, largest };
+        for (texel, importance) in importance.iter().enumerate() {
+            let relative = importance * inverse;
+            all.relative[texel] = relative;
+            all.words[texel] = rounded(relative * 65535.0) as u16;
+            all.uniform &= relative == 0.0 || relative >= UNIFORM_WITHIN;
+        }
+        all
+    }
 }
 
 impl Frame {
     /// The frame of rows with these scales.
     pub(super) fn new(footprint: Footprint, scales: &[f16]) -> Self {
         let none = [0.0; Footprint::MAX_TEXELS];
-        let mut frame = Self { stretch: none, square: none };
+        let mut frame = Self { stretch: none, square: none, whole: None };
         let width = footprint.width();
         for (row, scale) in scales.iter().enumerate() {
             let scale = scale.to_f32();
@@ -53,6 +84,10 @@ impl Frame {
                 frame.stretch[texels.clone()].fill(127.5 / scale);
                 frame.square[texels].fill((scale / 127.5) * (scale / 127.5));
             }
+        }
+        let square = &frame.square[..footprint.texels()];
+        if square.len() <= SEARCH_TEXELS && square.iter().all(|&square| square > 0.0) {
+            frame.whole = Some(Importances::new(square));
         }
         frame
     }
@@ -90,8 +125,10 @@ pub(super) struct Batch {
     blocks: Vec<Block>,
     len: usize,
     /// Texel as a byte, 255 (in `low`) and 0 (in `high`) where it does not count.
-    pub(super) low: Vec<[u8; BATCH]>,
-    pub(super) high: Vec<[u8; BATCH]>,
+    low: Vec<[u8; BATCH]>,
+    high: Vec<[u8; BATCH]>,
+    /// Whether every texel counts, so that `low` serves for both and `high` is stale.
+    whole: bool,
     footprint: Footprint,
     level: Level,
 }
@@ -117,6 +154,7 @@ impl Batch {
             len: 0,
             low: vec![[255; BATCH]; texels],
             high: vec![[0; BATCH]; texels],
+            whole: true,
             footprint,
             level,
         }
@@ -124,86 +162,138 @@ impl Batch {
 
     pub(super) fn clear(&mut self) {
         self.len = 0;
+        self.whole = true;
     }
 
     pub(super) fn blocks(&self) -> &[Block] {
         &self.blocks[..self.len]
     }
 
+    /// The bytes that minima are taken of, and those that maxima are taken of.
+    pub(super) fn bytes(&self) -> (&[[u8; BATCH]], &[[u8; BATCH]]) {
+        (&self.low, if self.whole { &self.low } else { &self.high })
+    }
+
     /// Adds a block; `clamp` leaves clipping out of its error.
     pub(super) fn push(&mut self, frame: &Frame, window: &Window<'_>, clamp: bool) {
         let slot = self.len;
         self.len += 1;
-        let width = self.footprint.width();
-        let count = self.footprint.texels();
-        let mut weights = [0.0; SEARCH_TEXELS];
-        let mut factors = [0.0; SEARCH_TEXELS];
-        window.copy_to(width, &mut weights, &mut factors);
+        let (width, count) = (self.footprint.width(), self.footprint.texels());
         let limit = if clamp { (0.0, 255.0) } else { (f32::MIN, f32::MAX) };
         let block = &mut self.blocks[slot];
-        let bytes = prepare(self.level, frame, &weights, &factors, limit, count, block);
+        let mut bytes = [0; SEARCH_TEXELS];
+        let equal = matches!(window.importance, WindowImportance::Equal);
+        let whole = equal && window.cols == width && window.rows * width == count;
+        if let (Some(importances), true) = (&frame.whole, whole) {
+            block.set_importances(importances);
+            match width {
+                4 => place_whole::<4>(self.level, frame, window, limit, count, block, &mut bytes),
+                5 => place_whole::<5>(self.level, frame, window, limit, count, block, &mut bytes),
+                6 => place_whole::<6>(self.level, frame, window, limit, count, block, &mut bytes),
+                8 => place_whole::<8>(self.level, frame, window, limit, count, block, &mut bytes),
+                _ => place_whole::<10>(self.level, frame, window, limit, count, block, &mut bytes),
+            }
+            for (low, &byte) in self.low.iter_mut().zip(&bytes) {
+                low[slot] = byte;
+            }
+            if !self.whole {
+                for (high, &byte) in self.high.iter_mut().zip(&bytes) {
+                    high[slot] = byte;
+                }
+            }
+            return;
+        }
+        let mut weights = [0.0; SEARCH_TEXELS];
+        let mut importance = [0.0; SEARCH_TEXELS];
+        window.copy_to(width, &mut weights, &mut importance);
+        for (importance, square) in importance.iter_mut().zip(&frame.square) {
+            *importance *= square;
+        }
+        block.set_importances(&Importances::new(&importance));
+        place(self.level, frame, &weights, limit, count, block, &mut bytes);
+        self.mark_free(slot, &bytes);
+    }
+
+    /// Takes texels without importance out of the last block.
+    fn mark_free(&mut self, slot: usize, bytes: &[u8; SEARCH_TEXELS]) {
+        if self.whole {
+            // From here on minima and maxima differ.
+            self.whole = false;
+            self.high.copy_from_slice(&self.low);
+        }
+        let block = &mut self.blocks[slot];
         for (texel, (low, high)) in self.low.iter_mut().zip(&mut self.high).enumerate() {
-            let free = block.positions.rows[texel] == FREE_ROW;
+            let free = block.texels.importance[texel] == 0.0;
+            if free {
+                block.positions.rows[texel] = FREE_ROW;
+            }
             low[slot] = if free { 255 } else { bytes[texel] };
             high[slot] = if free { 0 } else { bytes[texel] };
         }
     }
 }
 
-dispatch! {
-    /// Fills a block and returns its texels as bytes.
-    fn prepare = prepare_with(
-        frame: &Frame,
-        weights: &[f32; SEARCH_TEXELS],
-        factors: &[f32; SEARCH_TEXELS],
-        limit: (f32, f32),
-        count: usize,
-        block: &mut Block,
-    ) -> [u8; SEARCH_TEXELS]
+impl Block {
+    #[inline(always)]
+    fn set_importances(&mut self, importances: &Importances) {
+        self.texels.importance = importances.relative;
+        self.positions.importance = importances.words;
+        self.positions.uniform = importances.uniform;
+        self.error_scale = importances.largest;
+    }
 }
 
-#[inline(always)]
-fn prepare_with<S: Simd>(
-    _: S,
+/// [`place`] for a block of `WIDTH` columns that lies inside the matrix.
+fn place_whole<const WIDTH: usize>(
+    level: Level,
     frame: &Frame,
-    weights: &[f32; SEARCH_TEXELS],
-    factors: &[f32; SEARCH_TEXELS],
+    window: &Window<'_>,
     limit: (f32, f32),
     count: usize,
     block: &mut Block,
-) -> [u8; SEARCH_TEXELS] {
+    bytes: &mut [u8; SEARCH_TEXELS],
+) {
+    let mut weights = [0.0; SEARCH_TEXELS];
+    let (rows, _) = weights.as_chunks_mut::<WIDTH>();
+    for (row, out) in rows.iter_mut().enumerate().take(window.rows) {
+        let from: &[f32; WIDTH] = window.weights[row * window.stride..]
+            .first_chunk()
+            .expect("invariant: the window lies inside the matrix");
+        *out = *from;
+    }
+    place(level, frame, &weights, limit, count, block, bytes);
+}
+
+dispatch! {
+    /// Fills a block's positions and its texels as bytes.
+    fn place = place_with(
+        frame: &Frame,
+        weights: &[f32; SEARCH_TEXELS],
+        limit: (f32, f32),
+        count: usize,
+        block: &mut Block,
+        bytes: &mut [u8; SEARCH_TEXELS],
+    )
+}
+
+#[inline(always)]
+fn place_with<S: Simd>(
+    _: S,
+    frame: &Frame,
+    weights: &[f32; SEARCH_TEXELS],
+    limit: (f32, f32),
+    count: usize,
+    block: &mut Block,
+    bytes: &mut [u8; SEARCH_TEXELS],
+) {
     // Whole vectors, past the last texel too: nothing counts there.
-    let count = count.next_multiple_of(8).min(SEARCH_TEXELS);
-    let mut bytes = [0; SEARCH_TEXELS];
-    let mut largest = [0.0_f32; 8];
     for start in (0..count).step_by(8) {
-        for lane in 0..8 {
-            let texel = start + lane;
+        for texel in start..start + 8 {
             let position = 127.5 + weights[texel] * frame.stretch[texel];
             let position = position.max(limit.0).min(limit.1);
-            let importance = frame.square[texel] * factors[texel];
             block.texels.position[texel] = position;
-            block.texels.importance[texel] = importance;
-            bytes[texel] = rounded(position.max(0.0).min(255.0)) as u8;
-            largest[lane] = largest[lane].max(importance);
+            block.positions.rows[texel] = row_of(position);
+            bytes[texel] = rounded(position.clamp(0.0, 255.0)) as u8;
         }
     }
-    let largest = largest.into_iter().fold(0.0, f32::max);
-    block.error_scale = largest;
-    let inverse = if largest > 0.0 { 1.0 / largest } else { 0.0 };
-    let mut least = [1.0_f32; 8];
-    for start in (0..count).step_by(8) {
-        for lane in 0..8 {
-            let texel = start + lane;
-            let importance = block.texels.importance[texel] * inverse;
-            block.texels.importance[texel] = importance;
-            let counts = importance > 0.0;
-            least[lane] = least[lane].min(if counts { importance } else { 1.0 });
-            let row = row_of(block.texels.position[texel]);
-            block.positions.rows[texel] = if counts { row } else { FREE_ROW };
-            block.positions.importance[texel] = rounded(importance * 65535.0) as u16;
-        }
-    }
-    block.positions.uniform = least.into_iter().fold(1.0, f32::min) >= UNIFORM_WITHIN;
-    bytes
 }

@@ -67,17 +67,6 @@ impl Config {
             end_sequence: Sequence::new(endpoint_quant, &endpoint_codes),
         })
     }
-
-    /// Every legal configuration of a footprint of at most 64 texels.
-    pub(super) fn all(footprint: Footprint) -> Vec<Self> {
-        (1..=4)
-            .flat_map(|partitions| {
-                (0..Quant::WEIGHT_COUNT).filter_map(move |index| {
-                    Self::new(footprint, partitions, Quant::from_index(index).levels())
-                })
-            })
-            .collect()
-    }
 }
 
 /// Values in ascending order, with the index that each had.

@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::pairs::PairTable;
 use super::preset::Preset;
+use super::search::Finish;
 use crate::{DecodeMode, Footprint};
 
 /// One configuration with its search table.
@@ -17,15 +18,72 @@ pub(super) struct Stage {
     pub(super) tries: usize,
 }
 
-/// (partitions, weight levels, patterns tried by Fast, Default and Best).
+/// Partitions, weight levels, and the patterns that Fast, Default and Best try.
 type Plan = (usize, u32, [usize; 3]);
 
-const SIX_BY_SIX: [Plan; 5] = [
-    (2, 5, [6, 32, 160]),
-    (1, 6, [1, 1, 1]),
-    (4, 4, [0, 8, 64]),
-    (3, 4, [0, 6, 64]),
-    (2, 4, [0, 0, 16]),
+/// The configurations that won at least one in twenty blocks of i.i.d. Gaussian weights when all
+/// that the bit budget allows compete, exhaustive ones first. Tails as wide as those of Laplace or
+/// Student weights want the finer endpoints that come last.
+const PLANS: [((usize, usize), &[Plan]); 10] = [
+    (
+        (4, 4),
+        &[
+            (3, 32, [4, 16, 64]),
+            (4, 24, [0, 16, 64]),
+            (4, 20, [0, 8, 48]),
+            (3, 24, [0, 8, 32]),
+            (4, 16, [0, 4, 32]),
+            (2, 32, [2, 4, 16]),
+            (2, 24, [0, 2, 16]),
+            (1, 32, [1, 1, 1]),
+        ],
+    ),
+    (
+        (5, 4),
+        &[
+            (2, 20, [6, 24, 96]),
+            (3, 12, [0, 8, 64]),
+            (3, 16, [0, 8, 64]),
+            (4, 10, [0, 8, 64]),
+            (2, 16, [0, 2, 16]),
+            (1, 24, [1, 1, 1]),
+        ],
+    ),
+    (
+        (5, 5),
+        &[
+            (2, 10, [6, 24, 128]),
+            (3, 8, [0, 12, 64]),
+            (4, 8, [0, 8, 64]),
+            (2, 8, [0, 2, 16]),
+            (1, 12, [1, 1, 1]),
+        ],
+    ),
+    (
+        (6, 5),
+        &[
+            (4, 5, [6, 16, 64]),
+            (3, 6, [0, 16, 64]),
+            (4, 6, [0, 8, 64]),
+            (2, 6, [2, 6, 24]),
+            (1, 8, [1, 1, 1]),
+        ],
+    ),
+    (
+        (6, 6),
+        &[
+            (2, 5, [5, 32, 160]),
+            (4, 4, [0, 8, 64]),
+            (3, 4, [0, 6, 64]),
+            (1, 6, [1, 1, 1]),
+            (2, 4, [0, 6, 16]),
+        ],
+    ),
+    ((8, 5), &[(3, 4, [5, 24, 128]), (4, 3, [0, 8, 64]), (2, 4, [1, 6, 32]), (1, 5, [1, 1, 1])]),
+    ((8, 6), &[(3, 3, [5, 32, 160]), (4, 3, [0, 12, 64]), (2, 3, [0, 1, 8]), (1, 4, [1, 1, 1])]),
+    ((8, 8), &[(4, 2, [6, 32, 192]), (3, 2, [0, 2, 16]), (2, 2, [0, 0, 4]), (1, 2, [0, 0, 1])]),
+    ((10, 5), &[(3, 3, [5, 32, 160]), (2, 3, [0, 4, 32]), (1, 3, [1, 1, 1])]),
+    ((10, 6), &[(4, 2, [0, 4, 32]), (3, 2, [0, 0, 4]), (1, 3, [1, 1, 1])]),
 ];
 
 /// The smallest share of an even split that a partition may have: lopsided patterns win less often
@@ -38,6 +96,40 @@ pub(super) fn least_share(preset: Preset) -> f64 {
     }
 }
 
+/// How far a lead's approximate error may be from the best one for an exact fit: errors of the
+/// smallest footprints are within the rounding of the search tables.
+pub(super) fn worth_fitting(footprint: Footprint) -> f32 {
+    match footprint.texels() {
+        0..=20 => 4.0,
+        21..=25 => 1.25,
+        _ => 1.1,
+    }
+}
+
+/// How many blocks of a band its row scales are tried on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trial {
+    /// One block of so many, but at least eight.
+    pub(super) every: usize,
+    pub(super) most: usize,
+    /// Quick, except where errors are near the rounding of the search tables.
+    pub(super) finish: Finish,
+}
+
+/// Footprints of at most so many texels have errors of a few squared texel steps.
+const FINE_TEXELS: usize = 30;
+
+impl Trial {
+    pub(super) fn new(footprint: Footprint, preset: Preset) -> Self {
+        let finish = if footprint.texels() <= FINE_TEXELS { Finish::Exact } else { Finish::Quick };
+        match preset {
+            Preset::Fast => Self { every: 32, most: 32, finish },
+            Preset::Default => Self { every: 8, most: 96, finish },
+            Preset::Best => Self { every: 2, most: 256, finish },
+        }
+    }
+}
+
 /// Patterns that the trial of row scales searches.
 const TRIAL_TRIES: usize = 4;
 
@@ -46,7 +138,7 @@ pub(super) fn stages(footprint: Footprint, mode: DecodeMode, preset: Preset) -> 
     plans(footprint)
         .iter()
         .filter_map(|&(partitions, levels, tries)| {
-            stage(footprint, mode, partitions, levels, tries[preset as usize])
+            stage(footprint, mode, partitions, levels, tries[preset as usize], least_gap(preset))
         })
         .collect()
 }
@@ -56,30 +148,23 @@ pub(super) fn trial_stages(footprint: Footprint, mode: DecodeMode) -> Vec<Stage>
     plans(footprint)
         .iter()
         .filter_map(|&(partitions, levels, [tries, ..])| {
-            stage(footprint, mode, partitions, levels, tries.min(TRIAL_TRIES))
+            stage(footprint, mode, partitions, levels, tries.min(TRIAL_TRIES), FAST_GAP)
         })
         .collect()
 }
 
-fn plans(footprint: Footprint) -> Vec<Plan> {
-    match (footprint.width(), footprint.height()) {
-        (6, 6) => SIX_BY_SIX.to_vec(),
-        _ => general_plans(footprint),
-    }
+/// Endpoint values between the ends of the pairs that the fast preset tries, where endpoints are
+/// coarse: hardly a subset of its patterns is narrower.
+const FAST_GAP: usize = 3;
+
+fn least_gap(preset: Preset) -> usize {
+    if preset == Preset::Fast { FAST_GAP } else { 1 }
 }
 
-/// For every partition count the finest weights whose endpoints still have some choice.
-fn general_plans(footprint: Footprint) -> Vec<Plan> {
-    const TRIES: [[usize; 3]; 4] = [[1, 1, 1], [6, 32, 128], [2, 8, 64], [0, 8, 64]];
-    (1..=4)
-        .filter_map(|partitions| {
-            let config = Config::all(footprint)
-                .into_iter()
-                .filter(|config| config.partitions == partitions && config.endpoints.len() >= 10)
-                .max_by_key(|config| config.steps.len())?;
-            Some((partitions, config.steps.len() as u32, TRIES[partitions - 1]))
-        })
-        .collect()
+/// None for a footprint of more than 64 texels.
+fn plans(footprint: Footprint) -> &'static [Plan] {
+    let size = (footprint.width(), footprint.height());
+    PLANS.iter().find(|(of, _)| *of == size).map_or(&[], |(_, plans)| plans)
 }
 
 fn stage(
@@ -88,13 +173,14 @@ fn stage(
     partitions: usize,
     levels: u32,
     tries: usize,
+    least_gap: usize,
 ) -> Option<Stage> {
     if tries == 0 {
         return None;
     }
     let config = Config::new(footprint, partitions, levels)?;
     let texels = footprint.texels();
-    let table = PairTable::exact(&config, mode, texels);
+    let table = PairTable::exact(&config, mode, texels, least_gap);
     let exact = table.is_some();
     let table = table.unwrap_or_else(|| PairTable::stretched(&config, texels));
     Some(Stage { config, table, exact, tries })

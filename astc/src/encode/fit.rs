@@ -156,7 +156,7 @@ impl<'a, S: Simd> SubsetFit<'a, S> {
         }
         let mut weights = [[0.0; FIT_LANES]; MAX_GROUPS];
         let mut errors = s.splat_float(0.0);
-        for group in 0..self.groups {
+        for (group, weights) in weights.iter_mut().enumerate().take(self.groups) {
             let position = s.floats(&self.position[group]);
             let mut least = s.splat_float(f32::INFINITY);
             let mut chosen = s.splat_float(0.0);
@@ -169,7 +169,7 @@ impl<'a, S: Simd> SubsetFit<'a, S> {
             }
             let weighted = s.mul_floats(s.floats(&self.importance[group]), least);
             errors = s.add_floats(errors, weighted);
-            s.store_floats(chosen, &mut weights[group]);
+            s.store_floats(chosen, weights);
         }
         let error = s.horizontal_sum(errors);
         let better = error < self.error;

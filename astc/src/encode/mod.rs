@@ -35,7 +35,7 @@ use half::f16;
 
 use self::block::{Batch, Frame};
 use self::coarse::{CoarseSearch, CoarseTexels};
-use self::effort::{Stage, least_share, stages, trial_stages};
+use self::effort::{Stage, Trial, least_share, stages, trial_stages, worth_fitting};
 use self::pack::pack;
 use self::patterns::Patterns;
 pub use self::preset::Preset;
@@ -67,6 +67,7 @@ pub struct NativeEncoder {
     patterns: Patterns,
     stages: Vec<Stage>,
     trial_stages: Vec<Stage>,
+    trial: Trial,
     finish: Finish,
     /// In place of the stages, for footprints of more than 64 texels.
     coarse: Option<CoarseSearch>,
@@ -95,6 +96,7 @@ impl NativeEncoder {
             patterns: Patterns::new(footprint, wanted, least_share(preset)),
             stages,
             trial_stages,
+            trial: Trial::new(footprint, preset),
             coarse: CoarseSearch::new(footprint, mode, preset),
             decoder: None,
             batch: Batch::new(footprint, level),
@@ -141,7 +143,7 @@ impl NativeEncoder {
         scales: &mut [f16],
     ) -> Result<(), Error> {
         let grid = BlockGrid::new(rows, cols, self.footprint);
-        check(&grid, w, importance, scales.len())?;
+        check(&grid, w, importance, scales.len(), self.level)?;
         if grid.block_count() == 0 {
             scales.fill(f16::ZERO);
             return Ok(());
@@ -167,7 +169,7 @@ impl NativeEncoder {
         blocks: &mut [u8],
     ) -> Result<(), Error> {
         let grid = BlockGrid::new(rows, cols, self.footprint);
-        check(&grid, w, importance, scales.len())?;
+        check(&grid, w, importance, scales.len(), self.level)?;
         check_length("blocks", blocks.len(), grid.byte_len(), &grid)?;
         let (out, _) = blocks.as_chunks_mut();
         for (batch, out) in out.chunks_mut(BATCH).enumerate() {
@@ -258,6 +260,7 @@ impl NativeEncoder {
             patterns: &self.patterns,
             stages: &self.stages,
             finish: self.finish,
+            worth_fitting: worth_fitting(self.footprint),
         };
         let choices = searcher.choose(&self.batch, &mut self.scratch);
         for (choice, out) in choices.iter().zip(out) {

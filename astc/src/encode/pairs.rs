@@ -60,8 +60,12 @@ pub(super) struct Found {
 
 /// Where stretched pairs put their ends, in level spacings inside the range.
 const STRETCHED_OFFSETS: [f32; 7] = [-0.3, -0.1, 0.1, 0.25, 0.4, 0.55, 0.75];
-/// Largest distance from a level that is told from larger ones.
-const REACH: f32 = 64.0;
+/// Largest distance from a level that is told from larger ones: half a spacing of the widest pair,
+/// and some more for texels that clip or lie outside their pair.
+fn reach(levels: usize) -> f32 {
+    let half = 127.5 / (levels - 1) as f32;
+    half + (4.0 * half).min(38.0)
+}
 
 /// The row of a position in texel steps.
 #[inline(always)]
@@ -77,18 +81,25 @@ pub(super) fn rounded(value: f32) -> u32 {
 }
 
 impl PairTable {
-    /// All pairs of a configuration's endpoint values, low below high.
+    /// All pairs of a configuration's endpoint values, low below high by `least_gap` values or
+    /// more (or as far as there are so many).
     ///
     /// `None` where they are more than 192: those endpoints are fine enough to be fitted.
-    pub(super) fn exact(config: &Config, mode: DecodeMode, texels: usize) -> Option<Self> {
+    pub(super) fn exact(
+        config: &Config,
+        mode: DecodeMode,
+        texels: usize,
+        least_gap: usize,
+    ) -> Option<Self> {
         let grid = &config.endpoints;
         if grid.len() * (grid.len() - 1) / 2 > MAX_VECTORS * LANES {
             return None;
         }
         let last = grid.len() as u8 - 1;
+        let gap = (least_gap as u8).min(last / 3).max(1);
         let mut ends = Vec::new();
-        for low in 0..last {
-            for high in low + 1..=last {
+        for low in 0..=last - gap {
+            for high in low + gap..=last {
                 ends.push((low, high));
             }
         }
@@ -140,7 +151,8 @@ impl PairTable {
         let wanted = pairs.len().div_ceil(LANES);
         let vectors = wanted.next_multiple_of(if wanted <= 3 || wanted == 9 { 3 } else { 4 });
         let cap = (65535 / texels) as f32;
-        let unit = cap / (REACH * REACH);
+        let reach = reach(levels[0].len());
+        let unit = cap / (reach * reach);
         let position = |row: usize| row as f32 - MARGIN as f32;
         let mut nearest = Vec::with_capacity(ROWS * levels.len());
         for levels in levels {
@@ -193,28 +205,29 @@ fn best_pair_with<S: Simd>(
     positions: &Positions,
     texels: &[u8],
 ) -> (usize, u16) {
-    if table.vectors % 4 == 0 {
-        best_pair_in::<S, 4>(s, table, positions, texels)
-    } else {
-        best_pair_in::<S, 3>(s, table, positions, texels)
+    match table.vectors {
+        3 => best_pair_in::<S, 3, 1>(s, table, positions, texels),
+        4 => best_pair_in::<S, 4, 1>(s, table, positions, texels),
+        8 => best_pair_in::<S, 4, 2>(s, table, positions, texels),
+        9 => best_pair_in::<S, 3, 3>(s, table, positions, texels),
+        _ => best_pair_in::<S, 4, 3>(s, table, positions, texels),
     }
 }
 
 #[inline(always)]
-fn best_pair_in<S: Simd, const C: usize>(
+fn best_pair_in<S: Simd, const C: usize, const CHUNKS: usize>(
     s: S,
     table: &PairTable,
     positions: &Positions,
     texels: &[u8],
 ) -> (usize, u16) {
-    let chunks = table.vectors / C;
     let rows = table.rows.as_chunks::<C>().0;
     let mut best = (0, u16::MAX);
-    for chunk in 0..chunks {
+    for chunk in 0..CHUNKS {
         let mut sums = [s.splat_word(0); C];
         for &texel in texels {
             let texel = usize::from(texel) % SEARCH_TEXELS;
-            let row = &rows[usize::from(positions.rows[texel]) * chunks + chunk];
+            let row = &rows[usize::from(positions.rows[texel]) * CHUNKS + chunk];
             let factor = s.splat_word(positions.importance[texel]);
             for (sum, errors) in sums.iter_mut().zip(row) {
                 let error = s.words(errors);
@@ -265,15 +278,26 @@ fn search_with<S: Simd>(
     texels: usize,
     scratch: &mut BlockRows,
 ) -> Found {
-    if table.vectors % 4 == 0 {
-        search_rows::<S, 4>(s, table, patterns, candidates, positions, texels, scratch)
-    } else {
-        search_rows::<S, 3>(s, table, patterns, candidates, positions, texels, scratch)
+    // Direct calls: through a pointer they would not be compiled for the instruction set.
+    macro_rules! run {
+        ($vectors:literal, $chunks:literal) => {
+            search_rows::<S, $vectors, $chunks>(
+                s, table, patterns, candidates, positions, texels, scratch,
+            )
+        };
+    }
+    match table.vectors {
+        3 => run!(3, 1),
+        4 => run!(4, 1),
+        8 => run!(4, 2),
+        9 => run!(3, 3),
+        _ => run!(4, 3),
     }
 }
 
+/// [`search`] for rows of `CHUNKS` chunks of `C` vectors.
 #[inline(always)]
-fn search_rows<S: Simd, const C: usize>(
+fn search_rows<S: Simd, const C: usize, const CHUNKS: usize>(
     s: S,
     table: &PairTable,
     patterns: &[Pattern],
@@ -283,10 +307,12 @@ fn search_rows<S: Simd, const C: usize>(
     scratch: &mut BlockRows,
 ) -> Found {
     let zero = s.splat_word(0);
-    let chunks = table.vectors / C;
-    let mut totals = [[zero; C]; MAX_VECTORS / 3];
+    debug_assert_eq!(table.vectors, C * CHUNKS);
+    let mut totals = [[zero; C]; CHUNKS];
     let rows = scratch.0.as_chunks_mut::<C>().0.as_chunks_mut::<SEARCH_TEXELS>().0;
-    for (chunk, (rows, totals)) in rows.iter_mut().zip(&mut totals).enumerate().take(chunks) {
+    let rows: &mut [_; CHUNKS] =
+        rows.first_chunk_mut().expect("invariant: the scratch holds the longest rows");
+    for (chunk, (rows, totals)) in rows.iter_mut().zip(&mut totals).enumerate() {
         fill_rows(s, table, chunk, positions, &mut rows[..texels], totals);
     }
     let rows = &*rows;
@@ -300,7 +326,7 @@ fn search_rows<S: Simd, const C: usize>(
         // The last subset, the largest, is what the others leave.
         for subset in others {
             let mut least = s.splat_word(u16::MAX);
-            for (rows, rest) in rows.iter().zip(&mut rest).take(chunks) {
+            for (rows, rest) in rows.iter().zip(&mut rest) {
                 let mut sums = [zero; C];
                 for &texel in &subset.texels {
                     let row = &rows[usize::from(texel) % SEARCH_TEXELS];
@@ -316,7 +342,7 @@ fn search_rows<S: Simd, const C: usize>(
             error = error.saturating_add(s.horizontal_min(least));
         }
         let mut least = s.splat_word(u16::MAX);
-        for rest in rest[..chunks].as_flattened() {
+        for rest in rest.as_flattened() {
             least = s.min_words(least, *rest);
         }
         error = error.saturating_add(s.horizontal_min(least));

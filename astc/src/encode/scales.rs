@@ -10,8 +10,9 @@ use half::f16;
 
 use super::block::{Frame, Window, WindowImportance};
 use super::coarse::CoarseTexels;
+use super::effort::worth_fitting;
 use super::rank::BATCH;
-use super::search::{Finish, Searcher};
+use super::search::Searcher;
 use super::{Importance, NativeEncoder};
 use crate::simd::{Level, Simd, dispatch};
 
@@ -21,6 +22,8 @@ const FIRST_SPAN: f32 = 2.75;
 const SPAN_RATIO: f32 = 1.12;
 /// Most steps from the first K, either way.
 const MAX_STEPS: i32 = 12;
+/// Error of a K, relative to the first, at which it takes over.
+const CLEARLY_BETTER: f64 = 0.99;
 /// A weight of more standard deviations is an outlier: its row is never clipped.
 const OUTLIER: f32 = 10.0;
 /// Mean magnitude of a Gaussian times this is its standard deviation; unlike the root mean square
@@ -83,7 +86,8 @@ impl NativeEncoder {
                     break;
                 }
                 let error = self.trial(band, &at(step));
-                if error >= best.0 {
+                // The first K stands unless another is clearly better: a sample is noisy.
+                if error >= best.0 * if best.1 == 0 { CLEARLY_BETTER } else { 1.0 } {
                     break;
                 }
                 best = (error, step);
@@ -99,27 +103,30 @@ impl NativeEncoder {
     fn trial(&mut self, band: &Band<'_>, scales: &[f16]) -> f64 {
         let width = self.footprint.width();
         let blocks = band.cols.div_ceil(width);
-        let sample = blocks.min((blocks / 16).clamp(8, BATCH));
+        let sample = blocks.min((blocks / self.trial.every).clamp(8, self.trial.most));
         let frame = Frame::new(self.footprint, scales);
         let windows = (0..sample).map(|number| band.window(number * blocks / sample, width));
-        let coding: f64 = if let Some(coarse) = &self.coarse {
+        if let Some(coarse) = &self.coarse {
             // Clipping is part of this error, so it is not added.
             let texels = windows.map(|window| CoarseTexels::new(self.footprint, &frame, &window));
             return texels.map(|texels| f64::from(coarse.encode(&texels).1)).sum();
-        } else {
+        }
+        let searcher = Searcher {
+            level: self.level,
+            mode: self.mode,
+            patterns: &self.patterns,
+            stages: &self.trial_stages,
+            finish: self.trial.finish,
+            worth_fitting: worth_fitting(self.footprint),
+        };
+        let mut coding = 0.0;
+        for first in (0..sample).step_by(BATCH) {
             self.batch.clear();
-            for window in windows {
+            for window in windows.clone().skip(first).take(BATCH) {
                 self.batch.push(&frame, &window, true);
             }
-            let searcher = Searcher {
-                level: self.level,
-                mode: self.mode,
-                patterns: &self.patterns,
-                stages: &self.trial_stages,
-                finish: Finish::Quick,
-            };
-            searcher.estimate(&self.batch, &mut self.scratch)
-        };
+            coding += searcher.estimate(&self.batch, &mut self.scratch);
+        }
         coding * blocks as f64 / sample as f64 + band.clipping_error(self.level, scales)
     }
 }
@@ -178,20 +185,22 @@ fn row_clipping_error_with<S: Simd>(
 ) -> f64 {
     let mut lanes = [0.0_f32; 8];
     let excess = |weight: f32| (weight.abs() - scale).max(0.0);
-    match factors {
-        None => {
-            for chunk in weights.chunks(8) {
-                for (lane, &weight) in lanes.iter_mut().zip(chunk) {
-                    *lane += excess(weight) * excess(weight);
-                }
+    let (chunks, rest) = weights.as_chunks::<8>();
+    let tail = padded(rest);
+    let Some(factors) = factors else {
+        for chunk in chunks.iter().chain([&tail]) {
+            for lane in 0..8 {
+                lanes[lane] += excess(chunk[lane]) * excess(chunk[lane]);
             }
         }
-        Some(factors) => {
-            for (chunk, factors) in weights.chunks(8).zip(factors.chunks(8)) {
-                for ((lane, &weight), factor) in lanes.iter_mut().zip(chunk).zip(factors) {
-                    *lane += factor * (excess(weight) * excess(weight));
-                }
-            }
+        return s.horizontal_sum(s.floats(&lanes)).into();
+    };
+    let (factor_chunks, factor_rest) = factors.as_chunks::<8>();
+    let factor_tail = padded(factor_rest);
+    let factors = factor_chunks.iter().chain([&factor_tail]);
+    for (chunk, factors) in chunks.iter().chain([&tail]).zip(factors) {
+        for lane in 0..8 {
+            lanes[lane] += factors[lane] * (excess(chunk[lane]) * excess(chunk[lane]));
         }
     }
     s.horizontal_sum(s.floats(&lanes)).into()
@@ -206,9 +215,8 @@ fn spread_with<S: Simd>(_: S, weights: &[f32]) -> RowSpread {
     let mut sums = [0.0_f64; 8];
     let mut largest = [0.0_f32; 8];
     let (chunks, rest) = weights.as_chunks::<8>();
-    let mut last = [0.0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    for chunk in chunks.iter().chain([&last]) {
+    let tail = padded(rest);
+    for chunk in chunks.iter().chain([&tail]) {
         for lane in 0..8 {
             sums[lane] += f64::from(chunk[lane].abs());
             largest[lane] = largest[lane].max(chunk[lane].abs());
@@ -219,6 +227,14 @@ fn spread_with<S: Simd>(_: S, weights: &[f32]) -> RowSpread {
         sigma: mean as f32 * SIGMA_OF_MEAN_ABS,
         max_abs: largest.into_iter().fold(0.0, f32::max),
     }
+}
+
+/// A last, partial group of lanes with zeros behind it.
+#[inline(always)]
+fn padded(rest: &[f32]) -> [f32; 8] {
+    let mut lanes = [0.0; 8];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
 }
 
 /// span·σ in f16, at most the largest f16 and 0 for a row that f16 cannot hold.

@@ -2,12 +2,14 @@
 
 use super::block::{Batch, Block};
 use super::effort::Stage;
-use super::fit::{Fit, MAX_LANES, Refinement, fit};
-use super::pairs::{BlockRows, FREE_ROW, PairTable, Positions, best_pair, row_of, search};
+use super::fit::{Fit, MAX_LANES, Refinement, Texels, fit};
+use super::pairs::{
+    BlockRows, FREE_ROW, PairTable, Positions, SEARCH_TEXELS, best_pair, row_of, search,
+};
 use super::patterns::{Pattern, Patterns, Subset};
 use super::rank::{BATCH, Ranges, best_of_classes, measure};
 use crate::DecodeMode;
-use crate::simd::Level;
+use crate::simd::{Level, Simd, dispatch};
 
 /// Scratch memory of a search.
 #[derive(Debug, Default)]
@@ -52,10 +54,10 @@ pub(super) struct Searcher<'a> {
     pub(super) patterns: &'a Patterns,
     pub(super) stages: &'a [Stage],
     pub(super) finish: Finish,
+    /// A lead is fitted exactly if its approximate error is within this factor of the best one.
+    pub(super) worth_fitting: f32,
 }
 
-/// A lead is fitted exactly if its approximate error is within this factor of the best one.
-const WORTH_FITTING: f32 = 1.1;
 /// What the exact fit of a stretched lead leaves of its approximate error, roughly.
 const STRETCHED_GAIN: f32 = 0.975;
 /// Squared error of a texel over squared level spacing, as low as a block of noise gets: 1/12 for
@@ -70,14 +72,21 @@ impl Searcher<'_> {
         blocks.map(|(slot, block)| self.finish(block, slot, scratch)).collect()
     }
 
-    /// Approximate squared error of all weights of `batch`, importance included.
+    /// Squared error of all weights of `batch`, importance included; approximate if the finish is
+    /// quick.
     pub(super) fn estimate(&self, batch: &Batch, scratch: &mut Scratch) -> f64 {
         self.find_leads(batch, scratch);
         let blocks = batch.blocks().iter().enumerate();
         blocks
             .map(|(slot, block)| {
-                let least = scratch.leads.iter().map(|leads| leads[slot].error);
-                f64::from(least.fold(f32::INFINITY, f32::min)) * f64::from(block.error_scale)
+                let least = match self.finish {
+                    Finish::Quick => {
+                        let errors = scratch.leads.iter().map(|leads| leads[slot].error);
+                        errors.fold(f32::INFINITY, f32::min)
+                    }
+                    Finish::Exact => self.finish(block, slot, scratch).fit.error,
+                };
+                f64::from(least) * f64::from(block.error_scale)
             })
             .sum()
     }
@@ -85,7 +94,7 @@ impl Searcher<'_> {
     fn finish(&self, block: &Block, slot: usize, scratch: &Scratch) -> Choice {
         let leads = scratch.leads.iter().map(|leads| leads[slot]);
         let best = leads.clone().map(|lead| lead.error).fold(f32::INFINITY, f32::min);
-        let limit = if self.finish == Finish::Quick { best } else { best * WORTH_FITTING };
+        let limit = if self.finish == Finish::Quick { best } else { best * self.worth_fitting };
         let mut choice: Option<Choice> = None;
         for (number, (stage, lead)) in self.stages.iter().zip(leads).enumerate() {
             if lead.error > limit {
@@ -105,7 +114,8 @@ impl Searcher<'_> {
 
     /// Writes the best pattern of every stage for every block to `scratch.leads`.
     fn find_leads(&self, batch: &Batch, scratch: &mut Scratch) {
-        measure(self.level, self.patterns, &batch.low, &batch.high, &mut scratch.ranges);
+        let (low, high) = batch.bytes();
+        measure(self.level, self.patterns, low, high, &mut scratch.ranges);
         let mut least = [f32::INFINITY; BATCH];
         scratch.leads.clear();
         for stage in self.stages {
@@ -116,7 +126,7 @@ impl Searcher<'_> {
                 scratch.candidates.clear();
                 scratch.candidates.extend(scratch.winners.iter().map(|winners| winners[slot]));
                 let lead = if stage.exact {
-                    self.exact_lead(stage, set, block, batch.low.len(), scratch)
+                    self.exact_lead(stage, set, block, low.len(), scratch)
                 } else {
                     self.stretched_lead(stage, set, block, slot, least[slot], scratch)
                 };
@@ -187,7 +197,7 @@ impl Searcher<'_> {
                 .iter()
                 .zip(&stretches)
                 .map(|(subset, stretch)| {
-                    let positions = stretch.positions(block, subset);
+                    let positions = stretch.positions(self.level, block);
                     let (_, error) =
                         best_pair(self.level, &stage.table, &positions, &subset.texels);
                     let step = stretch.span / 255.0;
@@ -223,7 +233,7 @@ impl Searcher<'_> {
         } else {
             for (start, subset) in starts.iter_mut().zip(&pattern.subsets) {
                 let stretch = Stretch::of(block, subset, ranges, slot);
-                let positions = stretch.positions(block, subset);
+                let positions = stretch.positions(self.level, block);
                 let (pair, _) = best_pair(self.level, table, &positions, &subset.texels);
                 let (low, high) = table.pairs[pair];
                 let back = stretch.span / 255.0;
@@ -231,11 +241,7 @@ impl Searcher<'_> {
             }
         }
         let refinement = Refinement {
-            rounds: match (stage.exact, self.finish) {
-                (true, _) => 0,
-                (false, Finish::Quick) => 1,
-                (false, Finish::Exact) => 2,
-            },
+            rounds: if stage.exact || self.finish == Finish::Quick { 0 } else { 2 },
             neighbours: !stage.exact && stage.config.endpoints.len() < 128,
         };
         fit(self.level, &stage.config, self.mode, pattern, &block.texels, &starts, refinement)
@@ -285,16 +291,35 @@ impl Stretch {
         Self { low: low.into(), span: f32::from(high) - f32::from(low), importance }
     }
 
-    /// Positions of the subset's texels with its range stretched to 0..=255.
-    fn positions(self, block: &Block, subset: &Subset) -> Positions {
+    /// Positions with the range stretched to 0..=255, those of other subsets too.
+    fn positions(self, level: Level, block: &Block) -> Positions {
         let mut positions = block.positions.clone();
         let factor = if self.span > 0.0 { 255.0 / self.span } else { 0.0 };
-        for &texel in &subset.texels {
-            let texel = usize::from(texel);
-            if positions.rows[texel] != FREE_ROW {
-                positions.rows[texel] = row_of((block.texels.position[texel] - self.low) * factor);
-            }
-        }
+        stretch(level, &block.texels, self.low, factor, &mut positions.rows);
         positions
+    }
+}
+
+dispatch! {
+    /// Moves the rows of texels that count to (position - low)·factor.
+    fn stretch = stretch_with(
+        texels: &Texels,
+        low: f32,
+        factor: f32,
+        rows: &mut [u16; SEARCH_TEXELS],
+    )
+}
+
+#[inline(always)]
+fn stretch_with<S: Simd>(
+    _: S,
+    texels: &Texels,
+    low: f32,
+    factor: f32,
+    rows: &mut [u16; SEARCH_TEXELS],
+) {
+    for (row, position) in rows.iter_mut().zip(&texels.position) {
+        let moved = row_of((position - low) * factor);
+        *row = if *row == FREE_ROW { FREE_ROW } else { moved };
     }
 }

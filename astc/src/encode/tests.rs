@@ -117,6 +117,7 @@ fn blocks_decode_to_what_the_search_believed() {
                 patterns: &encoder.patterns,
                 stages: &encoder.stages,
                 finish: encoder.finish,
+                worth_fitting: worth_fitting(footprint),
             };
             let choices = searcher.choose(&encoder.batch, &mut encoder.scratch);
             for (number, choice) in choices.iter().enumerate() {
@@ -222,7 +223,7 @@ fn importance_moves_the_error_to_where_it_counts_less() {
         let same = encode(&mut encoder, &w, rows, Importance::Weights(&spread));
         assert_eq!(aware.blocks, same.blocks);
         let [plain, aware] = [plain, aware].map(|e| weighted(&decode(&encoder, &e, cols)));
-        assert!(aware < 0.7 * plain, "{preset:?}: {aware} of {plain}");
+        assert!(aware < 0.75 * plain, "{preset:?}: {aware} of {plain}");
     }
 }
 

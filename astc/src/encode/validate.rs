@@ -3,6 +3,7 @@
 use half::f16;
 
 use super::Importance;
+use crate::simd::{Level, Simd, dispatch};
 use crate::{BlockGrid, Error};
 
 /// Lengths, finite weights, and weights within the range of a row scale.
@@ -11,6 +12,7 @@ pub(super) fn check(
     w: &[f32],
     importance: Importance<'_>,
     scales: usize,
+    level: Level,
 ) -> Result<(), Error> {
     check_length("weights", w.len(), grid.rows * grid.cols, grid)?;
     check_length("scales", scales, grid.rows, grid)?;
@@ -23,8 +25,7 @@ pub(super) fn check(
     }
     for (row, weights) in w.chunks_exact(grid.cols.max(1)).enumerate() {
         // Magnitudes compare like their bits; infinities and NaN are the largest.
-        let bits = weights.iter().fold(0, |most: u32, weight| most.max(weight.abs().to_bits()));
-        let largest = f32::from_bits(bits);
+        let largest = f32::from_bits(largest_bits(level, weights));
         if !largest.is_finite()
             && let Some(col) = weights.iter().position(|weight| !weight.is_finite())
         {
@@ -48,4 +49,14 @@ pub(super) fn check_length(
     }
     let BlockGrid { rows, cols, footprint } = *grid;
     Err(Error::Length { what, found, expected, rows, cols, footprint })
+}
+
+dispatch! {
+    /// The largest of the magnitudes' bits.
+    fn largest_bits = largest_bits_with(weights: &[f32]) -> u32
+}
+
+#[inline(always)]
+fn largest_bits_with<S: Simd>(_: S, weights: &[f32]) -> u32 {
+    weights.iter().fold(0, |most, weight| most.max(weight.abs().to_bits()))
 }
