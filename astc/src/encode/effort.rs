@@ -72,11 +72,11 @@ const PLANS: [((usize, usize), &[Plan]); 10] = [
     (
         (6, 6),
         &[
-            (2, 5, [5, 32, 160]),
+            (2, 5, [4, 26, 160]),
             (4, 4, [0, 8, 64]),
             (3, 4, [0, 6, 64]),
             (1, 6, [1, 1, 1]),
-            (2, 4, [0, 6, 16]),
+            (2, 4, [0, 4, 16]),
         ],
     ),
     ((8, 5), &[(3, 4, [5, 24, 128]), (4, 3, [0, 8, 64]), (2, 4, [1, 6, 32]), (1, 5, [1, 1, 1])]),
@@ -90,7 +90,7 @@ const PLANS: [((usize, usize), &[Plan]); 10] = [
 /// the more lopsided they are, and all of them cost time to rank.
 pub(super) fn least_share(preset: Preset) -> f64 {
     match preset {
-        Preset::Fast => 2.0 / 3.0,
+        Preset::Fast => 0.7,
         Preset::Default => 1.0 / 3.0,
         Preset::Best => 0.0,
     }

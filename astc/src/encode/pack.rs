@@ -90,18 +90,24 @@ impl Sequence {
 
     /// The sequence, its first bit in bit 0.
     pub(super) fn pack(&self, ranks: &[u8]) -> u128 {
-        let mut bits = 0;
-        let mut at = 0;
+        // Groups gather in a 64-bit word; shifts of 128 bits are the dearest step here.
+        let (mut bits, mut word) = (0, 0);
+        let (mut at, mut filled) = (0, 0);
         for group in ranks.chunks(self.group) {
             let mut sum = 0;
             for (terms, &rank) in self.terms.chunks_exact(self.levels).zip(group) {
                 sum += terms[usize::from(rank)];
             }
             let plain = sum & ((1 << DIGITS_AT) - 1);
-            bits |= u128::from(plain | self.digits[(sum >> DIGITS_AT) as usize]) << at;
-            at += self.bits;
+            if filled + self.bits > u64::BITS {
+                bits |= u128::from(word) << at;
+                at += filled;
+                (word, filled) = (0, 0);
+            }
+            word |= (plain | self.digits[(sum >> DIGITS_AT) as usize]) << filled;
+            filled += self.bits;
         }
-        bits
+        bits | u128::from(word) << at
     }
 }
 

@@ -60,9 +60,17 @@ pub(super) struct Searcher<'a> {
 
 /// What the exact fit of a stretched lead leaves of its approximate error, roughly.
 const STRETCHED_GAIN: f32 = 0.975;
-/// Squared error of a texel over squared level spacing, as low as a block of noise gets: 1/12 for
-/// uniform noise, and less because few texels leave room to choose the ends.
-const LEAST_NOISE: f32 = 0.6 / 12.0;
+
+impl Finish {
+    /// Squared error of a texel over squared level spacing, as low as a block of noise gets: 1/12
+    /// for uniform noise, and less because few texels leave room to choose the ends.
+    fn least_noise(self) -> f32 {
+        match self {
+            Self::Quick => 0.67 / 12.0,
+            Self::Exact => 0.6 / 12.0,
+        }
+    }
+}
 
 impl Searcher<'_> {
     /// Chooses a block for every window of `batch`.
@@ -175,7 +183,7 @@ impl Searcher<'_> {
         scratch: &Scratch,
     ) -> Lead {
         let spacings = (stage.config.steps.len() - 1) as f32;
-        let least_noise = LEAST_NOISE / (spacings * spacings);
+        let least_noise = self.finish.least_noise() / (spacings * spacings);
         let first = usize::from(scratch.candidates[0]);
         let mut best = Lead { error: f32::INFINITY, pattern: first };
         for &candidate in &scratch.candidates {
