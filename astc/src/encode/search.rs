@@ -62,13 +62,18 @@ pub(super) struct Searcher<'a> {
 const STRETCHED_GAIN: f32 = 0.975;
 
 impl Finish {
-    /// Squared error of a texel over squared level spacing, as low as a block of noise gets: 1/12
-    /// for uniform noise, and less because few texels leave room to choose the ends.
-    fn least_noise(self) -> f32 {
-        match self {
-            Self::Quick => 0.67 / 12.0,
-            Self::Exact => 0.6 / 12.0,
-        }
+    /// Squared error of a texel over the squared spacing of `levels` levels across the range, as
+    /// low as a block of noise gets: 1/12 for uniform noise; less because few texels leave room to
+    /// choose the ends, and much less where few levels had better stand inside the range.
+    fn least_noise(self, levels: usize) -> f32 {
+        let share = match levels {
+            0..=2 => 0.1,
+            3 => 0.3,
+            4 => 0.45,
+            _ if self == Self::Quick => 0.67,
+            _ => 0.6,
+        };
+        share / 12.0
     }
 }
 
@@ -182,8 +187,9 @@ impl Searcher<'_> {
         limit: f32,
         scratch: &Scratch,
     ) -> Lead {
-        let spacings = (stage.config.steps.len() - 1) as f32;
-        let least_noise = self.finish.least_noise() / (spacings * spacings);
+        let levels = stage.config.steps.len();
+        let spacings = (levels - 1) as f32;
+        let least_noise = self.finish.least_noise(levels) / (spacings * spacings);
         let first = usize::from(scratch.candidates[0]);
         let mut best = Lead { error: f32::INFINITY, pattern: first };
         for &candidate in &scratch.candidates {
