@@ -21,9 +21,9 @@ pub(super) struct Stage {
 /// Partitions, weight levels, and the patterns that Fast, Default and Best try.
 type Plan = (usize, u32, [usize; 3]);
 
-/// The configurations that won at least one in twenty blocks of i.i.d. Gaussian weights when all
-/// that the bit budget allows compete, exhaustive ones first. Tails as wide as those of Laplace or
-/// Student weights want the finer endpoints that come last.
+/// The configurations that win blocks of i.i.d. Gaussian weights when all that the bit budget
+/// allows compete, those with exhaustive tables first; and some with finer endpoints for tails as
+/// wide as those of Laplace or Student weights.
 const PLANS: [((usize, usize), &[Plan]); 10] = [
     (
         (4, 4),

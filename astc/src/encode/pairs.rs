@@ -104,7 +104,7 @@ impl PairTable {
             }
         }
         if ends.len() == 4 * LANES + 2 {
-            // The two narrowest outermost pairs cost a whole vector and win in no real block.
+            // The two narrowest, outermost pairs would cost a whole vector for next to nothing.
             ends.retain(|&pair| pair != (0, 1) && pair != (last - 1, last));
         }
         let value = |index: u8| grid[usize::from(index)];
