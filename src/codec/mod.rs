@@ -6,7 +6,7 @@
 //! are the parts of its panels joined in order. So a matrix never has to be in memory as a whole,
 //! and the bytes do not depend on how it was cut.
 //!
-//! A new format is one file here and one line in [`REGISTRY`].
+//! A new format is one file here and one line in its registry.
 
 mod astc;
 mod grid2;
