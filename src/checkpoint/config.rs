@@ -58,6 +58,13 @@ impl ModelConfig {
         self.json.get("model_type").and_then(Value::as_str).unwrap_or("unknown")
     }
 
+    /// The name of the model, `_name_or_path`, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        let name = self.json.get("_name_or_path").and_then(Value::as_str);
+        name.filter(|name| !name.is_empty())
+    }
+
     /// Whether the output projection shares the token embedding's weights. An absent key means
     /// false, but for the Gemma family, whose configurations leave it out and tie.
     #[must_use]

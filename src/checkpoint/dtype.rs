@@ -13,6 +13,12 @@ pub fn dtype_name(dtype: Dtype) -> String {
     }
 }
 
+/// The dtype that safetensors files write as `name`; `None` for an unknown one.
+#[must_use]
+pub fn parse_dtype(name: &str) -> Option<Dtype> {
+    serde_json::from_value(serde_json::Value::String(name.to_owned())).ok()
+}
+
 /// Whether a codec can take weights of this type.
 #[must_use]
 pub fn is_codable(dtype: Dtype) -> bool {

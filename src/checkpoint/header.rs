@@ -14,6 +14,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
+use super::dtype::parse_dtype;
 use super::positioned::read_exact_at;
 use crate::error::{Error, IoContext, Result};
 
@@ -228,10 +229,9 @@ fn check_entry((name, raw): (String, RawEntry)) -> Result<HeaderEntry, HeaderPro
     if end < start {
         return Err(HeaderProblem::ReversedOffsets { tensor: name, start, end });
     }
-    let dtype =
-        serde_json::from_value::<Dtype>(serde_json::Value::String(raw.dtype.clone())).map_err(
-            |_| HeaderProblem::UnknownDtype { tensor: name.clone(), dtype: raw.dtype.clone() },
-        )?;
+    let Some(dtype) = parse_dtype(&raw.dtype) else {
+        return Err(HeaderProblem::UnknownDtype { tensor: name, dtype: raw.dtype });
+    };
     let bits = raw
         .shape
         .iter()

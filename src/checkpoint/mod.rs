@@ -65,11 +65,17 @@ impl Tensor {
     /// neither [out, in] nor [experts, out, in].
     #[must_use]
     pub fn as_matrices(&self) -> Option<(usize, usize, usize)> {
-        match self.shape[..] {
-            [rows, cols] => Some((1, rows, cols)),
-            [experts, rows, cols] => Some((experts, rows, cols)),
-            _ => None,
-        }
+        as_matrices(&self.shape)
+    }
+}
+
+/// A shape as a stack of matrices: (matrices, rows, columns). `None` for anything that is
+/// neither [out, in] nor [experts, out, in].
+pub(crate) fn as_matrices(shape: &[usize]) -> Option<(usize, usize, usize)> {
+    match *shape {
+        [rows, cols] => Some((1, rows, cols)),
+        [experts, rows, cols] => Some((experts, rows, cols)),
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-pub use pool::WorkerPool;
+pub use pool::{WorkerPool, WorkerPools};
 
 /// Parameters of a codec, as a recipe gives them and a manifest records them.
 pub type Params = Map<String, Value>;
@@ -80,11 +80,6 @@ pub trait Codec: Debug + Send + Sync {
     /// # Errors
     /// [`CodecError::Unavailable`] if what it needs cannot be set up.
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError>;
-
-    /// Memory that one worker holds beside the panels, in bytes.
-    fn worker_bytes(&self) -> u64 {
-        0
-    }
 
     /// Bytes of the parts of a matrix.
     fn coded_bytes(&self, rows: usize, cols: usize) -> u64 {

@@ -4,6 +4,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Codec, CodecError, Worker};
 
+/// One [`WorkerPool`] for each distinct codec, however many tensors it serves.
+#[derive(Debug, Default)]
+pub struct WorkerPools {
+    known: Vec<WorkerPool>,
+}
+
+impl WorkerPools {
+    /// The pool of `codec`, shared with every other codec of its name and parameters.
+    pub fn of(&mut self, codec: &Arc<dyn Codec>) -> WorkerPool {
+        let same = |pool: &&WorkerPool| {
+            pool.codec.name() == codec.name() && pool.codec.params() == codec.params()
+        };
+        if let Some(pool) = self.known.iter().find(same) {
+            return pool.clone();
+        }
+        let pool = WorkerPool::new(Arc::clone(codec));
+        self.known.push(pool.clone());
+        pool
+    }
+}
+
 /// A codec with its idle workers.
 #[derive(Clone)]
 pub struct WorkerPool {
@@ -18,9 +39,7 @@ impl std::fmt::Debug for WorkerPool {
 }
 
 impl WorkerPool {
-    /// A pool without workers.
-    #[must_use]
-    pub fn new(codec: Arc<dyn Codec>) -> Self {
+    fn new(codec: Arc<dyn Codec>) -> Self {
         Self { codec, idle: Arc::default() }
     }
 

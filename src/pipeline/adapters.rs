@@ -1,10 +1,20 @@
 //! Adapters: the top singular directions of a weight, taken out before it is coded.
 
-use compress_model_lora::{Adapter, Panels, SvdOptions, truncated_svd};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 
+use compress_model_lora::{Adapter, Panels, PeftWriter, PlannedAdapter, SvdOptions, truncated_svd};
+use rayon::prelude::*;
+
+use super::plan::{Fate, Plan};
+use crate::checkpoint::config::ModelConfig;
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
+
+/// Matrices with fewer weights are decomposed side by side; larger ones use all threads each.
+const SIDE_BY_SIDE_WEIGHTS: u64 = 4 << 20;
 
 /// A matrix of the checkpoint, read panel by panel.
 struct TensorPanels<'a> {
@@ -54,12 +64,7 @@ pub(super) fn module_of(name: &str) -> &str {
 ///
 /// # Errors
 /// [`Error::Io`] if reading fails, [`Error::Tensor`] if the SVD or the factors do.
-pub(super) fn extract(
-    checkpoint: &Checkpoint,
-    tensor: &Tensor,
-    rank: usize,
-    seed: u64,
-) -> Result<Adapter> {
+fn extract(checkpoint: &Checkpoint, tensor: &Tensor, rank: usize, seed: u64) -> Result<Adapter> {
     let (_, rows, cols) = tensor.as_matrices().expect("invariant: adapters are for matrices");
     let panels = TensorPanels { checkpoint, tensor, rows, cols };
     let refuse = |e: &dyn std::fmt::Display| {
@@ -86,4 +91,104 @@ fn tensor_seed(seed: u64, name: &str) -> u64 {
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
     u64::from_le_bytes(bytes)
+}
+
+/// Extracts and writes the adapters of each wave before its panels are coded.
+pub(super) struct AdapterStage<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: &'a Plan,
+    seed: u64,
+    writer: Option<PeftWriter>,
+    current: HashMap<usize, Arc<Adapter>>,
+    hashes: HashMap<usize, String>,
+}
+
+impl<'a> AdapterStage<'a> {
+    /// Creates the PEFT files in `folder`, if the plan has any adapter.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if a file cannot be written.
+    pub(super) fn create(
+        checkpoint: &'a Checkpoint,
+        plan: &'a Plan,
+        seed: u64,
+        folder: &Path,
+    ) -> Result<Self> {
+        let (current, hashes) = (HashMap::new(), HashMap::new());
+        let mut stage = Self { checkpoint, plan, seed, writer: None, current, hashes };
+        let planned: Vec<PlannedAdapter> = (0..plan.tensors.len())
+            .filter_map(|tensor| {
+                let rank = stage.rank(tensor)?;
+                let source = stage.source(tensor);
+                let (_, out_features, in_features) = source.as_matrices()?;
+                let module = module_of(&source.name).to_owned();
+                Some(PlannedAdapter { module, out_features, in_features, rank })
+            })
+            .collect();
+        if !planned.is_empty() {
+            let base = checkpoint.config().and_then(ModelConfig::name).unwrap_or_default();
+            stage.writer = Some(PeftWriter::create(folder, &planned, base)?);
+        }
+        Ok(stage)
+    }
+
+    /// The adapters of a wave's `tensors`, which come in order; new ones are written.
+    ///
+    /// # Errors
+    /// As extracting and writing.
+    pub(super) fn prepare(
+        &mut self,
+        tensors: impl Iterator<Item = usize>,
+    ) -> Result<HashMap<usize, Arc<Adapter>>> {
+        let mut tensors: Vec<usize> = tensors.collect();
+        tensors.dedup();
+        self.current.retain(|tensor, _| tensors.contains(tensor));
+        let wanted: Vec<(usize, usize)> = tensors
+            .into_iter()
+            .filter(|tensor| !self.current.contains_key(tensor))
+            .filter_map(|tensor| Some((tensor, self.rank(tensor)?)))
+            .collect();
+        for (tensor, adapter) in self.extract_all(&wanted)? {
+            let module = module_of(&self.source(tensor).name);
+            let writer = self.writer.as_mut().expect("invariant: created for any adapter");
+            writer.write(module, &adapter)?;
+            self.hashes.insert(tensor, hash(&adapter));
+            self.current.insert(tensor, Arc::new(adapter));
+        }
+        Ok(self.current.clone())
+    }
+
+    /// Completes the PEFT files; gives the hash of each tensor's adapter.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if a file cannot be written.
+    pub(super) fn finish(self) -> Result<HashMap<usize, String>> {
+        if let Some(writer) = self.writer {
+            writer.finish()?;
+        }
+        Ok(self.hashes)
+    }
+
+    fn extract_all(&self, wanted: &[(usize, usize)]) -> Result<Vec<(usize, Adapter)>> {
+        let extract = |&(tensor, rank): &(usize, usize)| {
+            Ok((tensor, extract(self.checkpoint, self.source(tensor), rank, self.seed)?))
+        };
+        let is_large =
+            |&(tensor, _): &(usize, usize)| self.source(tensor).elements() >= SIDE_BY_SIDE_WEIGHTS;
+        if wanted.iter().any(is_large) {
+            return wanted.iter().map(extract).collect();
+        }
+        wanted.par_iter().map(extract).collect::<Vec<Result<_>>>().into_iter().collect()
+    }
+
+    fn source(&self, tensor: usize) -> &'a Tensor {
+        &self.checkpoint.tensors()[self.plan.tensors[tensor].source]
+    }
+
+    fn rank(&self, tensor: usize) -> Option<usize> {
+        match &self.plan.tensors[tensor].fate {
+            Fate::Coded { rank, .. } if *rank > 0 => Some(*rank),
+            _ => None,
+        }
+    }
 }

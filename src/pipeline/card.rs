@@ -41,10 +41,7 @@ pub(super) fn plain_config(config: &ModelConfig, torch_dtype: &str) -> Value {
 /// The model card, `README.md`.
 pub(super) fn model_card(checkpoint: &Checkpoint, manifest: &Manifest) -> String {
     let totals = &manifest.totals;
-    let base = checkpoint
-        .config()
-        .and_then(|config| config.json().get("_name_or_path")?.as_str())
-        .filter(|name| !name.is_empty());
+    let base = checkpoint.config().and_then(ModelConfig::name);
     let mut card = String::from("---\nlibrary_name: compress-model\n");
     if let Some(base) = base {
         let _ = writeln!(card, "base_model: {base}");

@@ -1,29 +1,26 @@
 //! Compression: a checkpoint and a plan in, an output folder out.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use compress_model_lora::{Adapter, PeftWriter, PlannedAdapter};
-use rayon::prelude::*;
+use compress_model_lora::Adapter;
 use serde::Serialize;
 
-use super::adapters;
+use super::adapters::AdapterStage;
 use super::error_sums::ErrorSums;
 use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Status};
-use super::panels::{COPY_BYTES, Panel, panels, part_ranges, read_panel};
+use super::panels::{COPY_BYTES, Panel, panels, read_panel};
 use super::plan::{Fate, Plan, Totals};
 use super::progress::Progress;
 use super::record::Recorder;
 use super::{card, scan, waves};
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, ShardWriter, Staging, copy_sidecars, disk_free};
-use crate::codec::{CodecError, WorkerPool};
+use crate::codec::{CodecError, WorkerPool, WorkerPools};
 use crate::error::{Error, Result};
-
-/// Matrices with fewer weights are decomposed side by side; larger ones use all threads each.
-const SIDE_BY_SIDE_WEIGHTS: u64 = 4 << 20;
 
 /// What a run reports.
 #[derive(Debug, Clone, Serialize)]
@@ -143,21 +140,14 @@ fn check_disk(plan: &Plan, output: &Path) -> Result<()> {
     }
 }
 
-/// One pool of workers for each distinct codec, by tensor.
+/// The workers of each coded tensor.
 fn pools(plan: &Plan) -> Vec<Option<WorkerPool>> {
-    let mut known: Vec<WorkerPool> = Vec::new();
+    let mut pools = WorkerPools::default();
     plan.tensors
         .iter()
-        .map(|planned| {
-            let Fate::Coded { codec, .. } = &planned.fate else { return None };
-            let same = |pool: &&WorkerPool| {
-                pool.codec().name() == codec.name() && pool.codec().params() == codec.params()
-            };
-            if let Some(pool) = known.iter().find(same) {
-                return Some(pool.clone());
-            }
-            known.push(WorkerPool::new(Arc::clone(codec)));
-            known.last().cloned()
+        .map(|planned| match &planned.fate {
+            Fate::Coded { codec, .. } => Some(pools.of(codec)),
+            Fate::Kept { .. } | Fate::Tied { .. } => None,
         })
         .collect()
 }
@@ -173,21 +163,13 @@ struct Run<'a> {
 impl Run<'_> {
     fn code(&self, folder: &Path) -> Result<super::record::Recorded> {
         let writer = ShardWriter::create(folder, self.plan.layout.clone())?;
-        let mut adapters = AdapterStage::create(self, folder)?;
+        let mut adapters = AdapterStage::create(self.checkpoint, self.plan, self.seed, folder)?;
         let mut recorder = Recorder::new(self.checkpoint, self.plan, writer, self.progress);
         waves::run(
             self.jobs(),
-            |wave| adapters.prepare(wave),
+            |wave| adapters.prepare(wave.iter().map(Job::tensor)),
             |job, adapters| self.work(job, adapters),
-            |job, output: Output| match job {
-                Job::Copy { tensor, from, .. } => {
-                    recorder.record(tensor, &[from], &output.parts, output.sums)
-                }
-                Job::Code { tensor, panel } => {
-                    let starts = self.part_starts(tensor, &panel);
-                    recorder.record(tensor, &starts, &output.parts, output.sums)
-                }
-            },
+            |job, output: Output| recorder.record(job.tensor(), &output.parts, output.sums),
         )?;
         recorder.finish(&adapters.finish()?)
     }
@@ -212,11 +194,6 @@ impl Run<'_> {
             };
             jobs
         })
-    }
-
-    fn part_starts(&self, tensor: usize, panel: &Panel) -> Vec<u64> {
-        let (pool, shape) = self.coded(tensor);
-        part_ranges(pool.codec(), shape, panel).into_iter().map(|range| range.start).collect()
     }
 
     fn coded(&self, tensor: usize) -> (&WorkerPool, (usize, usize, usize)) {
@@ -267,9 +244,9 @@ fn code_panel(
         .iter()
         .map(|part| vec![0; part.byte_len()])
         .collect();
-    let mut residual = weights.to_vec();
+    let mut residual = Cow::Borrowed(weights);
     if let Some(adapter) = adapter {
-        adapter.subtract_from(panel.rows.start, &mut residual);
+        adapter.subtract_from(panel.rows.start, residual.to_mut());
     }
     let mut decoded = vec![0.0; weights.len()];
     pool.with(|worker| {
@@ -280,91 +257,6 @@ fn code_panel(
         adapter.add_to(panel.rows.start, &mut decoded);
     }
     Ok(Output { parts, sums: ErrorSums::of(weights, &decoded) })
-}
-
-/// Extracts and writes the adapters of each wave before its panels are coded.
-struct AdapterStage<'a> {
-    run: &'a Run<'a>,
-    writer: Option<PeftWriter>,
-    current: HashMap<usize, Arc<Adapter>>,
-    hashes: HashMap<usize, String>,
-}
-
-impl<'a> AdapterStage<'a> {
-    fn create(run: &'a Run<'a>, folder: &Path) -> Result<Self> {
-        let planned: Vec<PlannedAdapter> = (0..run.plan.tensors.len())
-            .filter_map(|tensor| {
-                let rank = rank_of(run.plan, tensor)?;
-                let source = &run.checkpoint.tensors()[run.plan.tensors[tensor].source];
-                let (_, out_features, in_features) = source.as_matrices()?;
-                let module = adapters::module_of(&source.name).to_owned();
-                Some(PlannedAdapter { module, out_features, in_features, rank })
-            })
-            .collect();
-        let writer = if planned.is_empty() {
-            None
-        } else {
-            Some(PeftWriter::create(folder, &planned, base_name(run.checkpoint))?)
-        };
-        Ok(Self { run, writer, current: HashMap::new(), hashes: HashMap::new() })
-    }
-
-    fn prepare(&mut self, wave: &[Job]) -> Result<HashMap<usize, Arc<Adapter>>> {
-        let Some(writer) = &mut self.writer else { return Ok(HashMap::new()) };
-        let mut tensors: Vec<usize> = wave.iter().map(Job::tensor).collect();
-        tensors.dedup();
-        self.current.retain(|tensor, _| tensors.contains(tensor));
-        let wanted: Vec<(usize, usize)> = tensors
-            .into_iter()
-            .filter(|tensor| !self.current.contains_key(tensor))
-            .filter_map(|tensor| Some((tensor, rank_of(self.run.plan, tensor)?)))
-            .collect();
-        for (tensor, adapter) in extract_all(self.run, &wanted)? {
-            let source = &self.run.checkpoint.tensors()[self.run.plan.tensors[tensor].source];
-            writer.write(adapters::module_of(&source.name), &adapter)?;
-            self.hashes.insert(tensor, adapters::hash(&adapter));
-            self.current.insert(tensor, Arc::new(adapter));
-        }
-        Ok(self.current.clone())
-    }
-
-    /// Completes the PEFT files; gives the hash of each tensor's adapter.
-    fn finish(self) -> Result<HashMap<usize, String>> {
-        if let Some(writer) = self.writer {
-            writer.finish()?;
-        }
-        Ok(self.hashes)
-    }
-}
-
-fn extract_all(run: &Run<'_>, wanted: &[(usize, usize)]) -> Result<Vec<(usize, Adapter)>> {
-    let extract = |&(tensor, rank): &(usize, usize)| {
-        let source = &run.checkpoint.tensors()[run.plan.tensors[tensor].source];
-        Ok((tensor, adapters::extract(run.checkpoint, source, rank, run.seed)?))
-    };
-    let is_large = |&&(tensor, _): &&(usize, usize)| {
-        let source = &run.checkpoint.tensors()[run.plan.tensors[tensor].source];
-        source.elements() >= SIDE_BY_SIDE_WEIGHTS
-    };
-    if wanted.iter().any(|w| is_large(&w)) {
-        return wanted.iter().map(extract).collect();
-    }
-    wanted.par_iter().map(extract).collect::<Vec<Result<_>>>().into_iter().collect()
-}
-
-fn rank_of(plan: &Plan, tensor: usize) -> Option<usize> {
-    match &plan.tensors[tensor].fate {
-        Fate::Coded { rank, .. } if *rank > 0 => Some(*rank),
-        _ => None,
-    }
-}
-
-/// The name that adapters give for their base model: the configuration's own, if it has one.
-fn base_name(checkpoint: &Checkpoint) -> &str {
-    checkpoint
-        .config()
-        .and_then(|config| config.json().get("_name_or_path")?.as_str())
-        .unwrap_or_default()
 }
 
 fn write_descriptions(

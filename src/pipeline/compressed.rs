@@ -9,8 +9,9 @@ use compress_model_lora::{Adapter, PeftReader};
 use super::manifest::{Entry, Manifest, Status, StoredPart};
 use super::panels::{COPY_BYTES, Panel, panels, part_ranges};
 use super::plan::stored_parts;
-use crate::checkpoint::{Checkpoint, Tensor};
-use crate::codec::{self, WorkerPool};
+use crate::checkpoint::dtype::dtype_name;
+use crate::checkpoint::{Checkpoint, Tensor, as_matrices};
+use crate::codec::{self, WorkerPool, WorkerPools};
 use crate::error::{Error, Result};
 
 /// A folder that `compress` wrote.
@@ -40,17 +41,18 @@ impl CompressedFolder {
             .any(|entry| matches!(&entry.status, Status::Coded { adapter: Some(_), .. }));
         let adapters = if wants_adapters { Some(PeftReader::open(folder)?) } else { None };
         let mut opened = Self { manifest, stored, adapters, pools: Vec::new() };
+        let mut pools = WorkerPools::default();
         opened.pools = opened
             .manifest
             .tensors
             .iter()
-            .map(|entry| opened.check_entry(entry))
+            .map(|entry| opened.check_entry(entry, &mut pools))
             .collect::<Result<_>>()?;
         opened.check_nothing_else()?;
         Ok(opened)
     }
 
-    fn check_entry(&self, entry: &Entry) -> Result<Option<WorkerPool>> {
+    fn check_entry(&self, entry: &Entry, pools: &mut WorkerPools) -> Result<Option<WorkerPool>> {
         match &entry.status {
             Status::Tied { to } => {
                 if self.manifest.tensors.iter().any(|other| other.name == *to) {
@@ -68,7 +70,7 @@ impl CompressedFolder {
             Status::Coded { codec, params, parts, adapter, .. } => {
                 let codec = codec::build(codec, params.clone())
                     .map_err(|message| self.fault(&entry.name, message))?;
-                let shape @ (matrices, rows, cols) = matrices_of(entry)
+                let shape @ (matrices, rows, cols) = as_matrices(&entry.shape)
                     .ok_or_else(|| self.fault(&entry.name, "is coded but no matrix".into()))?;
                 let expected = stored_parts(
                     &entry.name,
@@ -83,13 +85,13 @@ impl CompressedFolder {
                     return Err(self.fault(&entry.name, message));
                 }
                 for (expected, part) in expected.iter().zip(parts) {
-                    let dtype = crate::checkpoint::dtype::dtype_name(expected.dtype);
+                    let dtype = dtype_name(expected.dtype);
                     self.check_part(entry, part, &dtype, &expected.shape)?;
                 }
                 if let Some(adapter) = adapter {
                     self.check_adapter(entry, &adapter.module, adapter.rank, shape)?;
                 }
-                Ok(Some(WorkerPool::new(codec)))
+                Ok(Some(pools.of(&codec)))
             }
         }
     }
@@ -105,7 +107,7 @@ impl CompressedFolder {
             let message = format!("its part {:?} is not stored", part.name);
             return Err(self.fault(&entry.name, message));
         };
-        let found = crate::checkpoint::dtype::dtype_name(stored.dtype);
+        let found = dtype_name(stored.dtype);
         if found != dtype || stored.shape != shape {
             return Err(Error::tensor(
                 self.stored.file_of(stored),
@@ -186,8 +188,8 @@ impl CompressedFolder {
         })
     }
 
-    /// Makes `loaded` hold the adapters of the entries in `wave` and no others; returns how many
-    /// it had to read.
+    /// Makes `loaded` hold the adapters of the entries in `wave` and no others; returns the
+    /// entries whose adapter it had to read, in order.
     ///
     /// # Errors
     /// What reading the PEFT files gives.
@@ -195,23 +197,25 @@ impl CompressedFolder {
         &self,
         wave: &[Piece],
         loaded: &mut HashMap<usize, Arc<Adapter>>,
-    ) -> Result<usize> {
-        let entries: HashSet<usize> = wave.iter().map(Piece::entry).collect();
+    ) -> Result<Vec<usize>> {
+        let mut entries: Vec<usize> = wave.iter().map(Piece::entry).collect();
+        entries.dedup();
         loaded.retain(|entry, _| entries.contains(entry));
-        let kept = loaded.len();
+        let mut read = Vec::new();
         for entry in entries {
             if !loaded.contains_key(&entry)
                 && let Some(adapter) = self.adapter(entry)?
             {
                 loaded.insert(entry, Arc::new(adapter));
+                read.push(entry);
             }
         }
-        Ok(loaded.len() - kept)
+        Ok(read)
     }
 
     fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
         let pool = self.pools[index].as_ref().expect("invariant: a coded entry has a codec");
-        let shape = matrices_of(&self.manifest.tensors[index]);
+        let shape = as_matrices(&self.manifest.tensors[index].shape);
         (pool, shape.expect("invariant: checked when opened"))
     }
 
@@ -254,7 +258,7 @@ impl CompressedFolder {
     ///
     /// # Errors
     /// What reading the PEFT files gives.
-    pub fn adapter(&self, index: usize) -> Result<Option<Adapter>> {
+    fn adapter(&self, index: usize) -> Result<Option<Adapter>> {
         match (&self.manifest.tensors[index].status, &self.adapters) {
             (Status::Coded { adapter: Some(adapter), .. }, Some(reader)) => {
                 Ok(Some(reader.read(&adapter.module)?))
@@ -289,13 +293,4 @@ pub(super) struct DecodedPanel {
     pub(super) parts: Vec<Vec<u8>>,
     /// Weights.
     pub(super) weights: Vec<f32>,
-}
-
-/// An entry's tensor as a stack of matrices.
-pub(super) fn matrices_of(entry: &Entry) -> Option<(usize, usize, usize)> {
-    match entry.shape[..] {
-        [rows, cols] => Some((1, rows, cols)),
-        [experts, rows, cols] => Some((experts, rows, cols)),
-        _ => None,
-    }
 }

@@ -10,10 +10,12 @@ use safetensors::Dtype;
 use serde::Serialize;
 
 use super::compressed::{CompressedFolder, Piece};
-use super::manifest::{Entry, Status};
+use super::manifest::Status;
 use super::progress::Progress;
 use super::{card, waves};
-use crate::checkpoint::dtype::{AlignedBytes, bytes_per_weight, from_f32, is_codable, to_f32};
+use crate::checkpoint::dtype::{
+    AlignedBytes, bytes_per_weight, from_f32, is_codable, parse_dtype, to_f32,
+};
 use crate::checkpoint::{
     OutputTensor, ShardLayout, ShardWriter, Staging, Tensor, copy_sidecars, write_json,
 };
@@ -92,7 +94,7 @@ pub fn decompress(
         input.pieces(),
         |wave| {
             if options.adapters == AdapterMode::Merge {
-                merged += input.load_adapters(wave, &mut current)?;
+                merged += input.load_adapters(wave, &mut current)?.len();
             }
             Ok(current.clone())
         },
@@ -125,7 +127,7 @@ impl<'a> Run<'a> {
             .tensors
             .iter()
             .map(|entry| {
-                let source = source_dtype(entry)?;
+                let source = parse_dtype(&entry.dtype)?;
                 let dtype = if is_codable(source) { wanted(source, options.dtype) } else { source };
                 (!matches!(entry.status, Status::Tied { .. })).then(|| OutputTensor {
                     name: entry.name.clone(),
@@ -228,10 +230,6 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
-}
-
-fn source_dtype(entry: &Entry) -> Option<Dtype> {
-    serde_json::from_value(serde_json::Value::String(entry.dtype.clone())).ok()
 }
 
 fn wanted(source: Dtype, dtype: OutputDtype) -> Dtype {

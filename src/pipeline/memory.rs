@@ -2,6 +2,7 @@
 
 use super::panels::{COPY_BYTES, panel_rows};
 use super::plan::{Fate, PlannedTensor};
+use super::scan::CHUNK_BYTES;
 use crate::checkpoint::Checkpoint;
 
 /// Bytes of one weight of an adapter factor, stored as F16.
@@ -21,7 +22,6 @@ pub(super) fn peak_bytes(
 ) -> u64 {
     let mut panel = 2 * COPY_BYTES;
     let mut stored = COPY_BYTES;
-    let mut worker = 0;
     let mut adapter = 0;
     for planned in tensors {
         let Fate::Coded { codec, rank } = &planned.fate else { continue };
@@ -31,7 +31,6 @@ pub(super) fn peak_bytes(
         // The weights as read and as f32, the residual, the decoded copy.
         panel = panel.max((panel_rows * cols) as u64 * 16);
         stored = stored.max(codec.coded_bytes(panel_rows, cols));
-        worker = worker.max(codec.worker_bytes());
         if *rank > 0 {
             let svd = super::adapters::working_set_bytes(rows, cols, *rank);
             adapter = adapter.max(svd + planned.adapter_bytes);
@@ -39,7 +38,5 @@ pub(super) fn peak_bytes(
     }
     let threads = threads as u64;
     let waves = 2 * threads * PANELS_PER_THREAD as u64;
-    BASE_BYTES + threads * (panel + worker + CHUNK) + waves * stored + threads * adapter
+    BASE_BYTES + threads * (panel + CHUNK_BYTES) + waves * stored + threads * adapter
 }
-
-const CHUNK: u64 = super::scan::CHUNK_BYTES;

@@ -10,7 +10,7 @@ use super::manifest::{AdapterEntry, Entry, Status, StoredPart};
 use super::plan::{Fate, Plan, bits_per_weight};
 use super::progress::Progress;
 use crate::checkpoint::dtype::dtype_name;
-use crate::checkpoint::{Checkpoint, ShardWriter};
+use crate::checkpoint::{Checkpoint, OutputTensor, ShardWriter};
 use crate::error::Result;
 
 /// What the recorder has at the end.
@@ -52,11 +52,10 @@ impl<'a> Recorder<'a> {
         Self { checkpoint, plan, writer, progress, statuses, current: None, total }
     }
 
-    /// Records the next result of `tensor`: bytes for each of its stored parts, at `starts`.
+    /// Records the next result of `tensor`: the bytes that follow in each of its stored parts.
     pub(super) fn record(
         &mut self,
         tensor: usize,
-        starts: &[u64],
         parts: &[Vec<u8>],
         sums: ErrorSums,
     ) -> Result<()> {
@@ -73,8 +72,7 @@ impl<'a> Recorder<'a> {
         let current = self.current.as_mut().expect("invariant: set above");
         current.sums.add(sums);
         for (i, (stored, bytes)) in self.plan.tensors[tensor].stored.iter().zip(parts).enumerate() {
-            assert_eq!(starts[i], current.written[i], "invariant: results come in order");
-            self.writer.write(&stored.name, starts[i], bytes)?;
+            self.writer.write(&stored.name, current.written[i], bytes)?;
             current.hashers[i].update(bytes);
             current.written[i] += bytes.len() as u64;
         }
@@ -86,6 +84,8 @@ impl<'a> Recorder<'a> {
         let Some(current) = self.current.take() else { return };
         let planned = &self.plan.tensors[current.tensor];
         let source = &self.checkpoint.tensors()[planned.source];
+        let whole: Vec<u64> = planned.stored.iter().map(OutputTensor::byte_len).collect();
+        assert_eq!(current.written, whole, "invariant: every panel came in, in order");
         let parts: Vec<StoredPart> = planned
             .stored
             .iter()

@@ -14,9 +14,9 @@ use super::error_sums::ErrorSums;
 use super::manifest::{Entry, Status};
 use super::panels::{Panel, read_panel};
 use super::progress::Progress;
-use super::{adapters, compressed, scan, waves};
-use crate::checkpoint::Checkpoint;
+use super::{adapters, scan, waves};
 use crate::checkpoint::dtype::{AlignedBytes, dtype_name, first_non_finite};
+use crate::checkpoint::{Checkpoint, as_matrices};
 use crate::error::Result;
 
 /// Difference between the manifest's SQNR and a measured one that counts as a fault, in dB.
@@ -73,11 +73,18 @@ pub fn verify(
     run.check_originals(progress)?;
     progress.begin("verifying", run.stored_bytes());
     let mut loaded = HashMap::new();
+    let mut adapter_faults = Vec::new();
     let mut books = Books::new(folder);
     waves::run(
         folder.pieces(),
         |wave| {
-            folder.load_adapters(wave, &mut loaded)?;
+            for entry in folder.load_adapters(wave, &mut loaded)? {
+                check_adapter(
+                    &folder.manifest.tensors[entry],
+                    &loaded[&entry],
+                    &mut adapter_faults,
+                );
+            }
             Ok(loaded.clone())
         },
         |piece, adapters| run.work(piece, adapters),
@@ -88,6 +95,7 @@ pub fn verify(
         },
     )?;
     let mut failures = std::mem::take(&mut run.failures);
+    failures.append(&mut adapter_faults);
     let measured = books.close(&mut failures);
     let tensors = run.checks(&measured);
     for check in &tensors {
@@ -121,6 +129,14 @@ fn judge(check: &TensorCheck, measured: bool, min: Option<f64>, failures: &mut V
     let judged = if measured { found } else { stated };
     if let Some(min) = min.filter(|&min| judged < min) {
         failures.push(format!("{}: SQNR {judged:.3} dB is under {min} dB", check.name));
+    }
+}
+
+fn check_adapter(entry: &Entry, adapter: &Adapter, failures: &mut Vec<String>) {
+    let Status::Coded { adapter: Some(stated), .. } = &entry.status else { return };
+    if adapters::hash(adapter) != stated.blake3 {
+        let why = "its adapter does not have the hash of the manifest";
+        failures.push(format!("{}: {why}", entry.name));
     }
 }
 
@@ -210,7 +226,7 @@ impl<'a> Run<'a> {
         };
         let described = &self.folder.manifest.tensors[entry];
         let tensor = original.tensor(&described.name).expect("invariant: only comparable entries");
-        let shape = compressed::matrices_of(described).expect("invariant: checked when opened");
+        let shape = as_matrices(&described.shape).expect("invariant: checked when opened");
         let mut weights = Vec::new();
         read_panel(original, tensor, shape, panel, &mut AlignedBytes::default(), &mut weights)?;
         Ok(Some(ErrorSums::of(&weights, decoded)))
@@ -272,16 +288,6 @@ impl<'a> Books<'a> {
             }
             if self.non_finite[i] {
                 failures.push(format!("{}: decodes to NaN or infinity", entry.name));
-            }
-            if let Status::Coded { adapter: Some(stated), .. } = &entry.status {
-                match self.folder.adapter(i) {
-                    Ok(Some(adapter)) if adapters::hash(&adapter) == stated.blake3 => {}
-                    Ok(_) => failures.push(format!(
-                        "{}: its adapter does not have the hash of the manifest",
-                        entry.name
-                    )),
-                    Err(e) => failures.push(format!("{}: {e}", entry.name)),
-                }
             }
         }
         self.sums
