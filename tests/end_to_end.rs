@@ -381,3 +381,42 @@ fn inspect_lists_everything() {
     let bytes: usize = model.tensors.values().map(|t| t.data.len()).sum();
     assert_eq!(inspection["bytes"], bytes);
 }
+
+/// A manifest is input too: what it says is checked before anything is decoded.
+#[test]
+fn a_manifest_that_lies_is_refused() {
+    let workspace = Workspace::with_tiny_llama(1);
+    workspace.run("compress", "model", &["-o", "out", "--preset", "on-device"]).ok();
+    let intact = manifest(&workspace, "out");
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let position = |manifest: &Value| {
+        manifest["tensors"].as_array().unwrap().iter().position(|t| t["name"] == name).unwrap()
+    };
+    type Lie = fn(&mut Value);
+    let lies: [(Lie, &str); 5] = [
+        (|entry| entry["dtype"] = "Q9".into(), "no weight dtype"),
+        (|entry| entry["dtype"] = "I64".into(), "no weight dtype"),
+        (|entry| entry["shape"] = serde_json::json!([160]), "no matrix"),
+        (|entry| entry["codec"] = "grid9".into(), "unknown codec \"grid9\""),
+        (|entry| entry["parts"][0]["name"] = "x".into(), "parts of codec grid2"),
+    ];
+    let refused = |changed: &Value, words: &str| {
+        let path = workspace.path("out").join("manifest.json");
+        fs::write(path, changed.to_string()).unwrap();
+        for args in [&["verify"][..], &["decompress", "-o", "back"]] {
+            workspace
+                .run(args[0], "out", &args[1..])
+                .fails(3, &["manifest.json", &format!("{name:?}"), words]);
+            assert_eq!(workspace.names(), ["model", "out"]);
+        }
+    };
+    for (lie, words) in lies {
+        let mut changed = intact.clone();
+        lie(&mut changed["tensors"][position(&intact)]);
+        refused(&changed, words);
+    }
+    let mut twice = intact.clone();
+    let entry = twice["tensors"][position(&intact)].clone();
+    twice["tensors"].as_array_mut().unwrap().push(entry);
+    refused(&twice, "is listed twice");
+}

@@ -9,7 +9,7 @@ use compress_model_lora::{Adapter, PeftReader};
 use super::manifest::{Entry, Manifest, Status, StoredPart};
 use super::panels::{COPY_BYTES, Panel, panels, part_ranges};
 use super::plan::stored_parts;
-use crate::checkpoint::dtype::dtype_name;
+use crate::checkpoint::dtype::{dtype_name, is_codable, parse_dtype};
 use crate::checkpoint::{Checkpoint, Tensor, as_matrices};
 use crate::codec::{self, WorkerPool, WorkerPools};
 use crate::error::{Error, Result};
@@ -41,6 +41,10 @@ impl CompressedFolder {
             .any(|entry| matches!(&entry.status, Status::Coded { adapter: Some(_), .. }));
         let adapters = if wants_adapters { Some(PeftReader::open(folder)?) } else { None };
         let mut opened = Self { manifest, stored, adapters, pools: Vec::new() };
+        let mut names = HashSet::new();
+        if let Some(again) = opened.manifest.tensors.iter().find(|t| !names.insert(&t.name)) {
+            return Err(opened.fault(&again.name, "is listed twice".to_owned()));
+        }
         let mut pools = WorkerPools::default();
         opened.pools = opened
             .manifest
@@ -68,6 +72,10 @@ impl CompressedFolder {
                 Ok(None)
             }
             Status::Coded { codec, params, parts, adapter, .. } => {
+                if !parse_dtype(&entry.dtype).is_some_and(is_codable) {
+                    let message = format!("is coded, but {:?} is no weight dtype", entry.dtype);
+                    return Err(self.fault(&entry.name, message));
+                }
                 let codec = codec::build(codec, params.clone())
                     .map_err(|message| self.fault(&entry.name, message))?;
                 let shape @ (matrices, rows, cols) = as_matrices(&entry.shape)
