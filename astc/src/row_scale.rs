@@ -6,27 +6,46 @@
 use half::f16;
 
 use crate::Error;
+use crate::simd::{Level, Simd, dispatch};
 
 /// The scale of a row of finite weights.
 ///
 /// Zero where max|w| is below the smallest positive f16, 2^-24: such a row decodes to zeros.
 pub(crate) fn row_scale(row: usize, weights: &[f32]) -> Result<f16, Error> {
-    let mut max_abs = 0.0_f32;
-    for (col, &value) in weights.iter().enumerate() {
-        if !value.is_finite() {
-            return Err(Error::NotFinite { row, col, value });
-        }
-        max_abs = max_abs.max(value.abs());
+    let max_abs = f32::from_bits(largest_magnitude(Level::detect(), weights));
+    if !max_abs.is_finite() {
+        let found = weights.iter().enumerate().find(|(_, value)| !value.is_finite());
+        let (col, &value) = found.expect("invariant: the largest magnitude is one of them");
+        return Err(Error::NotFinite { row, col, value });
     }
     if max_abs > f16::MAX.to_f32() {
         return Err(Error::ScaleOverflow { row, max_abs });
     }
+    Ok(full_range_scale(max_abs))
+}
+
+/// `max_abs` (at most 65504) rounded up to f16; 0 below the smallest positive f16.
+pub(crate) fn full_range_scale(max_abs: f32) -> f16 {
     if max_abs < f16::MIN_POSITIVE_SUBNORMAL.to_f32() {
-        return Ok(f16::ZERO);
+        return f16::ZERO;
     }
     let nearest = f16::from_f32(max_abs);
     let below = nearest.to_f32() < max_abs;
-    Ok(f16::from_bits(nearest.to_bits() + u16::from(below)))
+    f16::from_bits(nearest.to_bits() + u16::from(below))
+}
+
+dispatch! {
+    /// The largest magnitude as bits; those of infinities and NaNs are above all others.
+    fn largest_magnitude = largest_magnitude_with(weights: &[f32]) -> u32
+}
+
+#[inline(always)]
+fn largest_magnitude_with<S: Simd>(_: S, weights: &[f32]) -> u32 {
+    let magnitudes = weights.iter().map(
+        #[inline(always)]
+        |weight| weight.to_bits() & 0x7FFF_FFFF,
+    );
+    magnitudes.fold(0, Ord::max)
 }
 
 /// Texel of a weight, mid-grey in a row whose scale is zero.

@@ -1,12 +1,12 @@
-//! Blocks as the search sees them: texel positions and importances of up to 32 blocks.
+//! Blocks as the search sees them: texel positions and importances of up to 64 blocks.
 
 use half::f16;
 
 use super::fit::{FIT_TEXELS, Texels};
 use super::pairs::{FREE_ROW, Positions, SEARCH_TEXELS, rounded, row_of};
-use super::rank::BATCH;
+use super::rank::{BATCH, ByteLanes};
 use crate::Footprint;
-use crate::simd::{Level, Simd, dispatch};
+use crate::simd::{Aligned, Level, Simd, dispatch};
 
 /// The part of a matrix that one block covers, and where its texels come from.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,7 @@ pub(super) struct Frame {
 struct Importances {
     /// Relative to the largest.
     relative: [f32; FIT_TEXELS],
-    /// Those times 65535.
+    /// Those times 32767.
     words: [u16; SEARCH_TEXELS],
     uniform: bool,
     largest: f32,
@@ -64,7 +64,7 @@ impl Importances {
         for (texel, importance) in importance.iter().enumerate() {
             let relative = importance * inverse;
             all.relative[texel] = relative;
-            all.words[texel] = rounded(relative * 65535.0) as u16;
+            all.words[texel] = rounded(relative * 32767.0) as u16;
             all.uniform &= relative == 0.0 || relative >= UNIFORM_WITHIN;
         }
         all
@@ -125,8 +125,8 @@ pub(super) struct Batch {
     blocks: Vec<Block>,
     len: usize,
     /// Texel as a byte, 255 (in `low`) and 0 (in `high`) where it does not count.
-    low: Vec<[u8; BATCH]>,
-    high: Vec<[u8; BATCH]>,
+    low: Vec<ByteLanes>,
+    high: Vec<ByteLanes>,
     /// Whether every texel counts, so that `low` serves for both and `high` is stale.
     whole: bool,
     footprint: Footprint,
@@ -152,8 +152,8 @@ impl Batch {
         Self {
             blocks: vec![block; BATCH],
             len: 0,
-            low: vec![[255; BATCH]; texels],
-            high: vec![[0; BATCH]; texels],
+            low: vec![Aligned([255; BATCH]); texels],
+            high: vec![Aligned([0; BATCH]); texels],
             whole: true,
             footprint,
             level,
@@ -170,7 +170,7 @@ impl Batch {
     }
 
     /// The bytes that minima are taken of, and those that maxima are taken of.
-    pub(super) fn bytes(&self) -> (&[[u8; BATCH]], &[[u8; BATCH]]) {
+    pub(super) fn bytes(&self) -> (&[ByteLanes], &[ByteLanes]) {
         (&self.low, if self.whole { &self.low } else { &self.high })
     }
 
@@ -194,11 +194,11 @@ impl Batch {
                 _ => place_whole::<10>(self.level, frame, window, limit, count, block, &mut bytes),
             }
             for (low, &byte) in self.low.iter_mut().zip(&bytes) {
-                low[slot] = byte;
+                low.0[slot] = byte;
             }
             if !self.whole {
                 for (high, &byte) in self.high.iter_mut().zip(&bytes) {
-                    high[slot] = byte;
+                    high.0[slot] = byte;
                 }
             }
             return;
@@ -227,8 +227,8 @@ impl Batch {
             if free {
                 block.positions.rows[texel] = FREE_ROW;
             }
-            low[slot] = if free { 255 } else { bytes[texel] };
-            high[slot] = if free { 0 } else { bytes[texel] };
+            low.0[slot] = if free { 255 } else { bytes[texel] };
+            high.0[slot] = if free { 0 } else { bytes[texel] };
         }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Stage {
     pub(super) exact: bool,
     /// Partition patterns searched, one of each class of the ranking.
     pub(super) tries: usize,
+    /// Blocks whose largest and smallest bytes are further apart do without the stage.
+    pub(super) most_span: u8,
 }
 
 /// Partitions, weight levels, and the patterns that Fast, Default and Best try.
@@ -72,11 +74,11 @@ const PLANS: [((usize, usize), &[Plan]); 10] = [
     (
         (6, 6),
         &[
-            (2, 5, [4, 26, 160]),
+            (2, 5, [5, 26, 160]),
             (4, 4, [0, 8, 64]),
             (3, 4, [0, 6, 64]),
             (1, 6, [1, 1, 1]),
-            (2, 4, [0, 4, 16]),
+            (2, 4, [4, 4, 16]),
         ],
     ),
     ((8, 5), &[(3, 4, [5, 24, 128]), (4, 3, [0, 8, 64]), (2, 4, [1, 6, 32]), (1, 5, [1, 1, 1])]),
@@ -86,6 +88,12 @@ const PLANS: [((usize, usize), &[Plan]); 10] = [
     ((10, 6), &[(4, 2, [0, 4, 32]), (3, 2, [0, 0, 4]), (1, 3, [1, 1, 1])]),
 ];
 
+/// Configurations whose finer endpoints are for narrow blocks only: rows with wide tails have many.
+const NARROW: [((usize, usize), usize, u32); 1] = [((6, 6), 2, 4)];
+
+/// Most bytes between the ends of a narrow block: four gaps of the coarsest endpoints at 6x6.
+const NARROW_SPAN: u8 = 96;
+
 /// The smallest share of an even split that a partition may have: lopsided patterns win less often
 /// the more lopsided they are, and all of them cost time to rank.
 pub(super) fn least_share(preset: Preset) -> f64 {
@@ -93,16 +101,6 @@ pub(super) fn least_share(preset: Preset) -> f64 {
         Preset::Fast => 0.7,
         Preset::Default => 1.0 / 3.0,
         Preset::Best => 0.0,
-    }
-}
-
-/// How far a lead's approximate error may be from the best one for an exact fit: errors of the
-/// smallest footprints are within the rounding of the search tables.
-pub(super) fn worth_fitting(footprint: Footprint) -> f32 {
-    match footprint.texels() {
-        0..=20 => 4.0,
-        21..=25 => 1.25,
-        _ => 1.1,
     }
 }
 
@@ -138,7 +136,7 @@ pub(super) fn stages(footprint: Footprint, mode: DecodeMode, preset: Preset) -> 
     plans(footprint)
         .iter()
         .filter_map(|&(partitions, levels, tries)| {
-            stage(footprint, mode, partitions, levels, tries[preset as usize], least_gap(preset))
+            stage(footprint, mode, partitions, levels, tries[preset as usize], preset)
         })
         .collect()
 }
@@ -148,7 +146,7 @@ pub(super) fn trial_stages(footprint: Footprint, mode: DecodeMode) -> Vec<Stage>
     plans(footprint)
         .iter()
         .filter_map(|&(partitions, levels, [tries, ..])| {
-            stage(footprint, mode, partitions, levels, tries.min(TRIAL_TRIES), FAST_GAP)
+            stage(footprint, mode, partitions, levels, tries.min(TRIAL_TRIES), Preset::Fast)
         })
         .collect()
 }
@@ -173,15 +171,17 @@ fn stage(
     partitions: usize,
     levels: u32,
     tries: usize,
-    least_gap: usize,
+    preset: Preset,
 ) -> Option<Stage> {
     if tries == 0 {
         return None;
     }
     let config = Config::new(footprint, partitions, levels)?;
     let texels = footprint.texels();
-    let table = PairTable::exact(&config, mode, texels, least_gap);
+    let table = PairTable::exact(&config, mode, texels, least_gap(preset));
     let exact = table.is_some();
     let table = table.unwrap_or_else(|| PairTable::stretched(&config, texels));
-    Some(Stage { config, table, exact, tries })
+    let narrow = NARROW.contains(&((footprint.width(), footprint.height()), partitions, levels));
+    let most_span = if narrow && preset != Preset::Best { NARROW_SPAN } else { 255 };
+    Some(Stage { config, table, exact, tries, most_span })
 }

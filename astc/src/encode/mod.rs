@@ -4,7 +4,7 @@
 //! one to four groups of evenly spaced levels. The search, for each band of block rows:
 //!
 //! 1. choose row scales by trial (`scales`);
-//! 2. rank all partition patterns by the ranges of their subsets, 32 blocks at a time (`rank`);
+//! 2. rank all partition patterns by the ranges of their subsets, 64 blocks at a time (`rank`);
 //! 3. for the best patterns of each configuration sum table rows of errors under every endpoint
 //!    pair (`pairs`), which is exhaustive where endpoints are coarse;
 //! 4. fit the best candidates in f32 on the values that the decoder returns (`fit`), keep the one
@@ -15,6 +15,7 @@
 //! or how a matrix is cut into bands.
 
 mod block;
+mod chunk;
 mod coarse;
 mod config;
 mod effort;
@@ -35,7 +36,7 @@ use half::f16;
 
 use self::block::{Batch, Frame};
 use self::coarse::{CoarseSearch, CoarseTexels};
-use self::effort::{Stage, Trial, least_share, stages, trial_stages, worth_fitting};
+use self::effort::{Stage, Trial, least_share, stages, trial_stages};
 use self::pack::pack;
 use self::patterns::Patterns;
 pub use self::preset::Preset;
@@ -260,7 +261,7 @@ impl NativeEncoder {
             patterns: &self.patterns,
             stages: &self.stages,
             finish: self.finish,
-            worth_fitting: worth_fitting(self.footprint),
+            texels: self.footprint.texels(),
         };
         let choices = searcher.choose(&self.batch, &mut self.scratch);
         for (choice, out) in choices.iter().zip(out) {

@@ -5,13 +5,12 @@
 //! integers, scaled so that a whole block cannot
 //! overflow; the decision is approximate only in that rounding, and equal on every machine.
 
+use super::chunk::{Chunk, LANES, Line, by_shape};
 use super::config::{Config, decoded_level};
-use super::patterns::Pattern;
+use super::patterns::{PADDING_TEXEL, Pattern};
 use crate::DecodeMode;
-use crate::simd::{Simd, dispatch};
+use crate::simd::{Aligned, Simd, dispatch};
 
-/// Pairs a vector of the table.
-const LANES: usize = 16;
 /// Most vectors of a row.
 const MAX_VECTORS: usize = 12;
 /// Steps below 0 and above 255 that rows cover.
@@ -22,6 +21,8 @@ const ROWS: usize = 256 + 2 * MARGIN;
 pub(super) const FREE_ROW: u16 = ROWS as u16;
 /// Texels that the search arrays hold: a power of two, so that indices need no check.
 pub(super) const SEARCH_TEXELS: usize = 64;
+/// Rows of a block's scratch: those of its texels, and rows of zeros for padding.
+const SEARCH_ROWS: usize = 128;
 
 /// Errors of all texel positions under a list of endpoint pairs.
 #[derive(Debug, Clone)]
@@ -30,8 +31,8 @@ pub(super) struct PairTable {
     pub(super) pairs: Vec<(f32, f32)>,
     /// Vectors a row.
     vectors: usize,
-    /// [`ROWS`] and the free row.
-    rows: Vec<[u16; LANES]>,
+    /// [`ROWS`] and the free row, each of [`stride`] vectors.
+    rows: Vec<Line>,
     /// Indices of each pair's ends in the configuration's endpoint values; empty if stretched.
     pub(super) ends: Vec<(u8, u8)>,
     /// Number of the level nearest to the texel of each row, [`ROWS`] a pair.
@@ -45,7 +46,7 @@ pub(super) struct PairTable {
 pub(super) struct Positions {
     /// [`row_of`] each texel, or [`FREE_ROW`].
     pub(super) rows: [u16; SEARCH_TEXELS],
-    /// Importance over the block's largest, times 65535; unused if `uniform`.
+    /// Importance over the block's largest, times 32767; unused if `uniform`.
     pub(super) importance: [u16; SEARCH_TEXELS],
     /// Whether all texels that are not free count the same.
     pub(super) uniform: bool,
@@ -149,7 +150,7 @@ impl PairTable {
     fn new(pairs: Vec<(f32, f32)>, levels: &[Vec<f32>], texels: usize) -> Self {
         // The search walks a row in chunks of three or four vectors.
         let wanted = pairs.len().div_ceil(LANES);
-        let vectors = wanted.next_multiple_of(if wanted <= 3 || wanted == 9 { 3 } else { 4 });
+        let vectors = wanted.next_multiple_of(if wanted <= 3 { 3 } else { 4 });
         let cap = (65535 / texels) as f32;
         let reach = reach(levels[0].len());
         let unit = cap / (reach * reach);
@@ -158,16 +159,18 @@ impl PairTable {
         for levels in levels {
             nearest.extend((0..ROWS).map(|row| nearest_level(levels, position(row)).0));
         }
-        let mut rows = Vec::with_capacity((ROWS + 1) * vectors);
+        let lines = vectors.div_ceil(2);
+        let mut rows = Vec::with_capacity((ROWS + 1) * lines);
         for number in 0..ROWS {
-            let mut row = vec![cap as u16; vectors * LANES];
+            let mut row = vec![cap as u16; lines * 2 * LANES];
             for (error, levels) in row.iter_mut().zip(levels) {
                 let (_, distance) = nearest_level(levels, position(number));
                 *error = (distance * unit + 0.5).min(cap) as u16;
             }
-            rows.extend(row.as_chunks().0);
+            let (vectors, _) = row.as_chunks();
+            rows.extend(vectors.as_chunks().0.iter().copied().map(Aligned));
         }
-        rows.resize((ROWS + 1) * vectors, [0; LANES]);
+        rows.resize((ROWS + 1) * lines, Aligned([[0; LANES]; 2]));
         Self { pairs, vectors, rows, unit, ends: Vec::new(), nearest }
     }
 
@@ -205,42 +208,33 @@ fn best_pair_with<S: Simd>(
     positions: &Positions,
     texels: &[u8],
 ) -> (usize, u16) {
-    match table.vectors {
-        3 => best_pair_in::<S, 3, 1>(s, table, positions, texels),
-        4 => best_pair_in::<S, 4, 1>(s, table, positions, texels),
-        8 => best_pair_in::<S, 4, 2>(s, table, positions, texels),
-        9 => best_pair_in::<S, 3, 3>(s, table, positions, texels),
-        _ => best_pair_in::<S, 4, 3>(s, table, positions, texels),
-    }
+    by_shape!(table.vectors, best_pair_in(s, table, positions, texels))
 }
 
 #[inline(always)]
-fn best_pair_in<S: Simd, const C: usize, const CHUNKS: usize>(
+fn best_pair_in<S: Simd, const W: usize, const N: usize, const CHUNKS: usize>(
     s: S,
     table: &PairTable,
     positions: &Positions,
     texels: &[u8],
 ) -> (usize, u16) {
-    let rows = table.rows.as_chunks::<C>().0;
+    let lines = Chunk::<S, W, N>::LINES;
     let mut best = (0, u16::MAX);
     for chunk in 0..CHUNKS {
-        let mut sums = [s.splat_word(0); C];
+        let mut sums = Chunk::<S, W, N>::splat(s, 0);
         for &texel in texels {
             let texel = usize::from(texel) % SEARCH_TEXELS;
-            let row = &rows[usize::from(positions.rows[texel]) * CHUNKS + chunk];
-            let factor = s.splat_word(positions.importance[texel]);
-            for (sum, errors) in sums.iter_mut().zip(row) {
-                let error = s.words(errors);
-                let error = if positions.uniform { error } else { s.mul_high_words(error, factor) };
-                *sum = s.add_words(*sum, error);
+            let row = usize::from(positions.rows[texel]) * CHUNKS + chunk;
+            let mut errors = Chunk::load(s, &table.rows[lines * row..][..lines]);
+            if !positions.uniform {
+                errors.scale(s, positions.importance[texel]);
             }
+            sums.add(s, errors);
         }
-        for (vector, sum) in sums.into_iter().enumerate() {
-            let least = s.horizontal_min(sum);
-            if least < best.1 {
-                let lane = s.first_equal(sum, least).unwrap_or(0);
-                best = ((chunk * C + vector) * LANES + lane, least);
-            }
+        let least = s.horizontal_min(sums.fold(s, s.splat_word(u16::MAX)));
+        if least < best.1 {
+            let lane = sums.first_equal(s, least).unwrap_or(0);
+            best = (chunk * lines * 2 * LANES + lane, least);
         }
     }
     (best.0.min(table.pairs.len() - 1), best.1)
@@ -248,11 +242,11 @@ fn best_pair_in<S: Simd, const C: usize, const CHUNKS: usize>(
 
 /// Rows of one block, weighted by importance: chunk, then texel, then vector.
 #[derive(Debug)]
-pub(super) struct BlockRows(Vec<[u16; LANES]>);
+pub(super) struct BlockRows(Vec<Line>);
 
 impl Default for BlockRows {
     fn default() -> Self {
-        Self(vec![[0; LANES]; MAX_VECTORS * SEARCH_TEXELS])
+        Self(vec![Aligned([[0; LANES]; 2]); MAX_VECTORS / 2 * SEARCH_ROWS])
     }
 }
 
@@ -278,26 +272,15 @@ fn search_with<S: Simd>(
     texels: usize,
     scratch: &mut BlockRows,
 ) -> Found {
-    // Direct calls: through a pointer they would not be compiled for the instruction set.
-    macro_rules! run {
-        ($vectors:literal, $chunks:literal) => {
-            search_rows::<S, $vectors, $chunks>(
-                s, table, patterns, candidates, positions, texels, scratch,
-            )
-        };
-    }
-    match table.vectors {
-        3 => run!(3, 1),
-        4 => run!(4, 1),
-        8 => run!(4, 2),
-        9 => run!(3, 3),
-        _ => run!(4, 3),
-    }
+    by_shape!(
+        table.vectors,
+        search_rows(s, table, patterns, candidates, positions, texels, scratch)
+    )
 }
 
-/// [`search`] for rows of `CHUNKS` chunks of `C` vectors.
+/// [`search`] for rows of `CHUNKS` chunks.
 #[inline(always)]
-fn search_rows<S: Simd, const C: usize, const CHUNKS: usize>(
+fn search_rows<S: Simd, const W: usize, const N: usize, const CHUNKS: usize>(
     s: S,
     table: &PairTable,
     patterns: &[Pattern],
@@ -306,14 +289,14 @@ fn search_rows<S: Simd, const C: usize, const CHUNKS: usize>(
     texels: usize,
     scratch: &mut BlockRows,
 ) -> Found {
-    let zero = s.splat_word(0);
-    debug_assert_eq!(table.vectors, C * CHUNKS);
-    let mut totals = [[zero; C]; CHUNKS];
-    let rows = scratch.0.as_chunks_mut::<C>().0.as_chunks_mut::<SEARCH_TEXELS>().0;
-    let rows: &mut [_; CHUNKS] =
-        rows.first_chunk_mut().expect("invariant: the scratch holds the longest rows");
-    for (chunk, (rows, totals)) in rows.iter_mut().zip(&mut totals).enumerate() {
-        fill_rows(s, table, chunk, positions, &mut rows[..texels], totals);
+    let lines = Chunk::<S, W, N>::LINES;
+    debug_assert_eq!(table.vectors.div_ceil(2), lines * CHUNKS);
+    let mut totals = [Chunk::<S, W, N>::splat(s, 0); CHUNKS];
+    let (rows, _) = scratch.0.split_at_mut(CHUNKS * SEARCH_ROWS * lines);
+    for (chunk, totals) in totals.iter_mut().enumerate() {
+        let rows = &mut rows[chunk * SEARCH_ROWS * lines..];
+        fill_rows(s, table, chunk, positions, &mut rows[..texels * lines], totals);
+        rows[usize::from(PADDING_TEXEL) * lines..][..lines].fill(Aligned([[0; LANES]; 2]));
     }
     let rows = &*rows;
     let mut found = Found { error: u16::MAX, candidate: 0 };
@@ -326,24 +309,20 @@ fn search_rows<S: Simd, const C: usize, const CHUNKS: usize>(
         // The last subset, the largest, is what the others leave.
         for subset in others {
             let mut least = s.splat_word(u16::MAX);
-            for (rows, rest) in rows.iter().zip(&mut rest) {
-                let mut sums = [zero; C];
-                for &texel in &subset.texels {
-                    let row = &rows[usize::from(texel) % SEARCH_TEXELS];
-                    for (sum, errors) in sums.iter_mut().zip(row) {
-                        *sum = s.add_words(*sum, s.words(errors));
-                    }
+            for (chunk, rest) in rest.iter_mut().enumerate() {
+                let mut sums = Chunk::<S, W, N>::splat(s, 0);
+                for &texel in &subset.level {
+                    let row = chunk * SEARCH_ROWS + usize::from(texel) % SEARCH_ROWS;
+                    sums.add(s, Chunk::load(s, &rows[lines * row..][..lines]));
                 }
-                for (sum, rest) in sums.iter().zip(rest) {
-                    least = s.min_words(least, *sum);
-                    *rest = s.sub_words(*rest, *sum);
-                }
+                least = sums.fold(s, least);
+                rest.subtract(s, sums);
             }
             error = error.saturating_add(s.horizontal_min(least));
         }
         let mut least = s.splat_word(u16::MAX);
-        for rest in rest.as_flattened() {
-            least = s.min_words(least, *rest);
+        for rest in rest {
+            least = rest.fold(s, least);
         }
         error = error.saturating_add(s.horizontal_min(least));
         if error < found.error {
@@ -355,24 +334,22 @@ fn search_rows<S: Simd, const C: usize, const CHUNKS: usize>(
 
 /// One chunk of the rows of a block's texels, weighted by importance, and their sum.
 #[inline(always)]
-fn fill_rows<S: Simd, const C: usize>(
+fn fill_rows<S: Simd, const W: usize, const N: usize>(
     s: S,
     table: &PairTable,
     chunk: usize,
     positions: &Positions,
-    out: &mut [[[u16; LANES]; C]],
-    totals: &mut [S::Words; C],
+    out: &mut [Line],
+    totals: &mut Chunk<S, W, N>,
 ) {
-    let chunks = table.vectors / C;
-    let rows = table.rows.as_chunks::<C>().0;
-    for (texel, out) in out.iter_mut().enumerate() {
-        let row = &rows[usize::from(positions.rows[texel]) * chunks + chunk];
-        let factor = s.splat_word(positions.importance[texel]);
-        for ((out, errors), total) in out.iter_mut().zip(row).zip(totals.iter_mut()) {
-            let error = s.words(errors);
-            let error = if positions.uniform { error } else { s.mul_high_words(error, factor) };
-            s.store_words(error, out);
-            *total = s.add_words(*total, error);
+    let lines = Chunk::<S, W, N>::LINES;
+    for (texel, out) in out.chunks_exact_mut(lines).enumerate() {
+        let row = usize::from(positions.rows[texel]) * table.vectors.div_ceil(2) + chunk * lines;
+        let mut errors = Chunk::load(s, &table.rows[row..][..lines]);
+        if !positions.uniform {
+            errors.scale(s, positions.importance[texel]);
         }
+        errors.store(s, out);
+        totals.add(s, errors);
     }
 }

@@ -17,6 +17,9 @@ pub(super) struct Subset {
     pub(super) texels: Vec<u8>,
     /// `texels` padded with [`PADDING_TEXEL`] to whole groups of [`FIT_LANES`].
     pub(super) padded: Vec<u8>,
+    /// `texels` padded with [`PADDING_TEXEL`] to the most that the subset at this place has in any
+    /// pattern: loops of equal length are what a processor predicts.
+    pub(super) level: Vec<u8>,
     /// Entry of each texel group whose range covers exactly these texels.
     pub(super) entries: Vec<u16>,
     /// Share of the block's texels, times 65535.
@@ -89,7 +92,24 @@ impl Patterns {
                 })
                 .collect()
         });
+        let mut by_count: [Vec<Pattern>; 4] = by_count;
+        for patterns in &mut by_count {
+            level_off(patterns);
+        }
         Self { by_count, entries: builder.entries }
+    }
+}
+
+/// Fills [`Subset::level`].
+fn level_off(patterns: &mut [Pattern]) {
+    for place in 0..4 {
+        let sizes =
+            patterns.iter().filter_map(|pattern| Some(pattern.subsets.get(place)?.texels.len()));
+        let most = sizes.max().unwrap_or(0);
+        for subset in patterns.iter_mut().filter_map(|pattern| pattern.subsets.get_mut(place)) {
+            subset.level = subset.texels.clone();
+            subset.level.resize(most, PADDING_TEXEL);
+        }
     }
 }
 
@@ -116,7 +136,7 @@ impl EntryBuilder {
             })
             .collect();
         let share = (texels.len() * 65535 / owner.len()) as u16;
-        Subset { partition, texels, padded, entries, share }
+        Subset { partition, texels, padded, level: Vec::new(), entries, share }
     }
 
     fn entry(&mut self, mask: u64) -> u16 {

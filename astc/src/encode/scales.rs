@@ -10,10 +10,10 @@ use half::f16;
 
 use super::block::{Frame, Window, WindowImportance};
 use super::coarse::CoarseTexels;
-use super::effort::worth_fitting;
 use super::rank::BATCH;
 use super::search::Searcher;
 use super::{Importance, NativeEncoder};
+use crate::row_scale::full_range_scale;
 use crate::simd::{Level, Simd, dispatch};
 
 /// First K tried: near the optimum of a Gaussian at 6x6.
@@ -24,6 +24,8 @@ const SPAN_RATIO: f32 = 1.12;
 const MAX_STEPS: i32 = 12;
 /// Error of a K, relative to the first, at which it takes over.
 const CLEARLY_BETTER: f64 = 0.99;
+/// The same between scales of different kinds, whose errors differ more from sample to sample.
+const MUCH_BETTER: f64 = 0.94;
 /// A weight of more standard deviations is an outlier: its row is never clipped.
 const OUTLIER: f32 = 10.0;
 /// Mean magnitude of a Gaussian times this is its standard deviation; unlike the root mean square
@@ -54,24 +56,14 @@ impl NativeEncoder {
             .map(|row| row.max_abs / row.sigma.max(f32::MIN_POSITIVE))
             .fold(0.0, f32::max);
         if full_span > OUTLIER {
-            // Either the whole band leaves room for the outlier, or only the rows that have one.
             let wide: Vec<f16> = spreads.iter().map(|row| scale_of(row, full_span)).collect();
-            let single: Vec<f16> = spreads
-                .iter()
-                .map(|row| {
-                    scale_of(
-                        row,
-                        if row.max_abs > OUTLIER * row.sigma {
-                            row.max_abs / row.sigma
-                        } else {
-                            FIRST_SPAN
-                        },
-                    )
-                })
-                .collect();
-            let chosen =
-                if self.trial(band, &single) < self.trial(band, &wide) { single } else { wide };
-            scales.copy_from_slice(&chosen);
+            let single = |row: &RowSpread| {
+                let outlier = row.max_abs > OUTLIER * row.sigma;
+                if outlier { full_scale(row) } else { scale_of(row, FIRST_SPAN) }
+            };
+            let single: Vec<f16> = spreads.iter().map(single).collect();
+            let full: Vec<f16> = spreads.iter().map(full_scale).collect();
+            self.take_best(band, &[single, wide, full], scales);
             return;
         }
         let at = |step: i32| -> Vec<f16> {
@@ -99,6 +91,24 @@ impl NativeEncoder {
         scales.copy_from_slice(&at(best.1));
     }
 
+    /// Copies the candidate with the least estimated error; one that comes later has to be clearly
+    /// better, as a sample is noisy.
+    fn take_best<const N: usize>(
+        &mut self,
+        band: &Band<'_>,
+        candidates: &[Vec<f16>; N],
+        scales: &mut [f16],
+    ) {
+        let mut least = f64::INFINITY;
+        for candidate in candidates {
+            let error = self.trial(band, candidate);
+            if error < least * MUCH_BETTER {
+                least = error;
+                scales.copy_from_slice(candidate);
+            }
+        }
+    }
+
     /// Estimated squared error of the band, importance included.
     fn trial(&mut self, band: &Band<'_>, scales: &[f16]) -> f64 {
         let width = self.footprint.width();
@@ -117,7 +127,7 @@ impl NativeEncoder {
             patterns: &self.patterns,
             stages: &self.trial_stages,
             finish: self.trial.finish,
-            worth_fitting: worth_fitting(self.footprint),
+            texels: self.footprint.texels(),
         };
         let mut coding = 0.0;
         for first in (0..sample).step_by(BATCH) {
@@ -235,6 +245,11 @@ fn padded(rest: &[f32]) -> [f32; 8] {
     let mut lanes = [0.0; 8];
     lanes[..rest.len()].copy_from_slice(rest);
     lanes
+}
+
+/// The scale with which nothing clips.
+fn full_scale(row: &RowSpread) -> f16 {
+    full_range_scale(row.max_abs)
 }
 
 /// span·σ in f16, at most the largest f16 and 0 for a row that f16 cannot hold.

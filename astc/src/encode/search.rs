@@ -7,15 +7,15 @@ use super::pairs::{
     BlockRows, FREE_ROW, PairTable, Positions, SEARCH_TEXELS, best_pair, row_of, search,
 };
 use super::patterns::{Pattern, Patterns, Subset};
-use super::rank::{BATCH, Ranges, best_of_classes, measure};
+use super::rank::{BATCH, Ranges, WordLanes, best_of_classes, measure};
 use crate::DecodeMode;
-use crate::simd::{Level, Simd, dispatch};
+use crate::simd::{Aligned, Level, Simd, dispatch};
 
 /// Scratch memory of a search.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     ranges: Ranges,
-    winners: Vec<[u16; BATCH]>,
+    winners: Vec<WordLanes>,
     candidates: Vec<u16>,
     rows: BlockRows,
     leads: Vec<[Lead; BATCH]>,
@@ -40,9 +40,9 @@ struct Lead {
 /// How the best leads become blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// The best lead, with the weights of the table where it lists the endpoints.
+    /// The best lead.
     Quick,
-    /// Exact fits of all leads that may be best.
+    /// The best fit of all leads that may be best.
     Exact,
 }
 
@@ -54,8 +54,18 @@ pub(super) struct Searcher<'a> {
     pub(super) patterns: &'a Patterns,
     pub(super) stages: &'a [Stage],
     pub(super) finish: Finish,
-    /// A lead is fitted exactly if its approximate error is within this factor of the best one.
-    pub(super) worth_fitting: f32,
+    /// Texels a block.
+    pub(super) texels: usize,
+}
+
+/// Squared error a texel, in squared texel steps, above which a table's endpoints and weights are
+/// as good as an exact fit: its texels are rounded to whole steps.
+const TABLED_NOISE: f32 = 8.0;
+
+/// How far a lead's approximate error may be from the best one, at `noise` a texel, for a fit of
+/// its own: small errors are within the rounding of the search tables.
+fn worth_fitting(noise: f32) -> f32 {
+    1.08 + (2.5 / noise).min(3.0)
 }
 
 /// What the exact fit of a stretched lead leaves of its approximate error, roughly.
@@ -107,22 +117,39 @@ impl Searcher<'_> {
     fn finish(&self, block: &Block, slot: usize, scratch: &Scratch) -> Choice {
         let leads = scratch.leads.iter().map(|leads| leads[slot]);
         let best = leads.clone().map(|lead| lead.error).fold(f32::INFINITY, f32::min);
-        let limit = if self.finish == Finish::Quick { best } else { best * self.worth_fitting };
-        let mut choice: Option<Choice> = None;
+        let noise = best / self.texels as f32;
+        let tabled = self.finish == Finish::Quick || noise > TABLED_NOISE;
+        let limit = if self.finish == Finish::Quick { best } else { best * worth_fitting(noise) };
+        let mut least = f32::INFINITY;
+        let mut choice = None;
         for (number, (stage, lead)) in self.stages.iter().zip(leads).enumerate() {
             if lead.error > limit {
                 continue;
             }
-            let pattern = &self.patterns.by_count[stage.config.partitions - 1][lead.pattern];
-            let fit = self.fit(stage, pattern, block, slot, &scratch.ranges);
-            if choice.as_ref().is_none_or(|choice| fit.error < choice.fit.error) {
-                choice = Some(Choice { stage: number, pattern: lead.pattern, fit });
+            if tabled && stage.exact {
+                if lead.error < least {
+                    least = lead.error;
+                    choice = Some((number, lead.pattern, None));
+                }
+                continue;
             }
-            if self.finish == Finish::Quick {
-                break;
+            let fit = self.fit(stage, self.pattern(stage, lead.pattern), block, slot, scratch);
+            if fit.error < least {
+                least = fit.error;
+                choice = Some((number, lead.pattern, Some(fit)));
             }
         }
-        choice.expect("invariant: the lead with the least error is within the limit")
+        let (number, pattern, fit) =
+            choice.expect("invariant: the lead with the least error is within the limit");
+        let fit = fit.unwrap_or_else(|| {
+            let stage = &self.stages[number];
+            self.tabled_fit(&stage.table, self.pattern(stage, pattern), block, least)
+        });
+        Choice { stage: number, pattern, fit }
+    }
+
+    fn pattern(&self, stage: &Stage, index: usize) -> &Pattern {
+        &self.patterns.by_count[stage.config.partitions - 1][index]
     }
 
     /// Writes the best pattern of every stage for every block to `scratch.leads`.
@@ -131,13 +158,22 @@ impl Searcher<'_> {
         measure(self.level, self.patterns, low, high, &mut scratch.ranges);
         let mut least = [f32::INFINITY; BATCH];
         scratch.leads.clear();
+        let spans = self.spans(batch, scratch);
         for stage in self.stages {
             let set = &self.patterns.by_count[stage.config.partitions - 1];
-            self.rank(set, stage.tries.min(set.len()), scratch);
             let mut leads = [Lead { error: f32::INFINITY, pattern: 0 }; BATCH];
+            if !spans[..batch.blocks().len()].iter().any(|span| *span <= stage.most_span) {
+                scratch.leads.push(leads);
+                continue;
+            }
+            self.rank(set, stage.tries.min(set.len()), scratch);
             for (slot, block) in batch.blocks().iter().enumerate() {
+                if spans[slot] > stage.most_span {
+                    continue;
+                }
+                let winners = scratch.winners.iter();
                 scratch.candidates.clear();
-                scratch.candidates.extend(scratch.winners.iter().map(|winners| winners[slot]));
+                scratch.candidates.extend(winners.map(|w| w.0.as_flattened().as_flattened()[slot]));
                 let lead = if stage.exact {
                     self.exact_lead(stage, set, block, low.len(), scratch)
                 } else {
@@ -150,14 +186,28 @@ impl Searcher<'_> {
         }
     }
 
+    /// Distance between the largest and the smallest byte of every block.
+    fn spans(&self, batch: &Batch, scratch: &Scratch) -> [u8; BATCH] {
+        let whole = self.patterns.by_count.iter().find_map(|set| set.first());
+        let subsets = whole.map_or(&[][..], |pattern| &pattern.subsets);
+        let mut spans = [0; BATCH];
+        for (slot, span) in spans.iter_mut().enumerate().take(batch.blocks().len()) {
+            let ranges = subsets.iter().map(|subset| scratch.ranges.of(subset, slot));
+            let (low, high) =
+                ranges.fold((255, 0), |(low, high), range| (range.0.min(low), range.1.max(high)));
+            *span = high.saturating_sub(low);
+        }
+        spans
+    }
+
     /// Fills `scratch.winners` with `tries` patterns for each block.
     fn rank(&self, set: &[Pattern], tries: usize, scratch: &mut Scratch) {
-        scratch.winners.resize(tries, [0; BATCH]);
+        scratch.winners.resize(tries, Aligned([[[0; 16]; 2]; 2]));
         if tries < set.len() {
             best_of_classes(self.level, set, &scratch.ranges, &mut scratch.winners);
         } else {
             for (index, winners) in scratch.winners.iter_mut().enumerate() {
-                winners.fill(index as u16);
+                winners.0 = [[[index as u16; 16]; 2]; 2];
             }
         }
     }
@@ -231,28 +281,22 @@ impl Searcher<'_> {
         pattern: &Pattern,
         block: &Block,
         slot: usize,
-        ranges: &Ranges,
+        scratch: &Scratch,
     ) -> Fit {
         let table = &stage.table;
         let mut starts = [(127.5, 127.5); 4];
-        if stage.exact {
-            let mut pairs = [0; 4];
-            for ((pair, start), subset) in pairs.iter_mut().zip(&mut starts).zip(&pattern.subsets) {
-                (*pair, _) = best_pair(self.level, table, &block.positions, &subset.texels);
-                *start = table.pairs[*pair];
+        for (start, subset) in starts.iter_mut().zip(&pattern.subsets) {
+            if stage.exact {
+                let (pair, _) = best_pair(self.level, table, &block.positions, &subset.texels);
+                *start = table.pairs[pair];
+                continue;
             }
-            if self.finish == Finish::Quick {
-                return tabled_fit(table, pattern, &block.positions, pairs);
-            }
-        } else {
-            for (start, subset) in starts.iter_mut().zip(&pattern.subsets) {
-                let stretch = Stretch::of(block, subset, ranges, slot);
-                let positions = stretch.positions(self.level, block);
-                let (pair, _) = best_pair(self.level, table, &positions, &subset.texels);
-                let (low, high) = table.pairs[pair];
-                let back = stretch.span / 255.0;
-                *start = (stretch.low + low * back, stretch.low + high * back);
-            }
+            let stretch = Stretch::of(block, subset, &scratch.ranges, slot);
+            let positions = stretch.positions(self.level, block);
+            let (pair, _) = best_pair(self.level, table, &positions, &subset.texels);
+            let (low, high) = table.pairs[pair];
+            let back = stretch.span / 255.0;
+            *start = (stretch.low + low * back, stretch.low + high * back);
         }
         let refinement = Refinement {
             rounds: if stage.exact || self.finish == Finish::Quick { 0 } else { 2 },
@@ -260,25 +304,22 @@ impl Searcher<'_> {
         };
         fit(self.level, &stage.config, self.mode, pattern, &block.texels, &starts, refinement)
     }
-}
 
-/// The fit that a table of exact pairs implies, its error left out.
-fn tabled_fit(
-    table: &PairTable,
-    pattern: &Pattern,
-    positions: &Positions,
-    pairs: [usize; 4],
-) -> Fit {
-    let mut fit = Fit { ends: [(0, 0); 4], steps: [0; MAX_LANES], error: 0.0 };
-    let mut lane = 0;
-    for ((subset, pair), ends) in pattern.subsets.iter().zip(pairs).zip(&mut fit.ends) {
-        *ends = table.ends[pair];
-        for (step, &texel) in fit.steps[lane..].iter_mut().zip(&subset.texels) {
-            *step = table.nearest(pair, positions.rows[usize::from(texel)]);
+    /// The fit that a table of exact pairs implies.
+    fn tabled_fit(&self, table: &PairTable, pattern: &Pattern, block: &Block, error: f32) -> Fit {
+        let positions = &block.positions;
+        let mut fit = Fit { ends: [(0, 0); 4], steps: [0; MAX_LANES], error };
+        let mut lane = 0;
+        for (subset, ends) in pattern.subsets.iter().zip(&mut fit.ends) {
+            let (pair, _) = best_pair(self.level, table, positions, &subset.texels);
+            *ends = table.ends[pair];
+            for (step, &texel) in fit.steps[lane..].iter_mut().zip(&subset.texels) {
+                *step = table.nearest(pair, positions.rows[usize::from(texel)]);
+            }
+            lane += subset.padded.len();
         }
-        lane += subset.padded.len();
+        fit
     }
-    fit
 }
 
 /// Range and importance of the texels of a subset that count.

@@ -7,29 +7,62 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
 pub(crate) use scalar::Scalar;
 
-/// 32 lanes of u8, 16 lanes of u16 or 8 lanes of f32.
+/// 64 lanes of u8, 32 or 16 lanes of u16, or 8 lanes of f32.
 pub(crate) trait Simd: Copy {
-    /// 32 lanes of u8.
+    /// 64 lanes of u8.
     type Bytes: Copy;
+    /// 32 lanes of u16.
+    type Wide: Copy;
     /// 16 lanes of u16.
     type Words: Copy;
     /// 8 lanes of f32.
     type Floats: Copy;
+    /// Whether six wide sums and their operands fit in registers.
+    const ROOMY: bool;
 
-    fn bytes(self, lanes: &[u8; 32]) -> Self::Bytes;
-    fn store_bytes(self, lanes: Self::Bytes, out: &mut [u8; 32]);
+    fn bytes(self, lanes: &[u8; 64]) -> Self::Bytes;
+    fn store_bytes(self, lanes: Self::Bytes, out: &mut [u8; 64]);
     fn min_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     fn max_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// a - b, 0 where negative.
     fn saturating_sub_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
-    /// Squares of lanes 0..16 and 16..32.
-    fn squares(self, a: Self::Bytes) -> [Self::Words; 2];
+    /// Squares of lanes 0..32 and 32..64.
+    fn squares(self, a: Self::Bytes) -> [Self::Wide; 2];
+
+    fn wide(self, lanes: &[[u16; 16]; 2]) -> Self::Wide;
+    fn splat_wide(self, value: u16) -> Self::Wide;
+    fn store_wide(self, lanes: Self::Wide, out: &mut [[u16; 16]; 2]);
+    /// a + b modulo 2^16.
+    fn add_wide(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// a - b modulo 2^16.
+    fn sub_wide(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    fn min_wide(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// (a·b) >> 16.
+    fn mul_high_wide(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// a·b / 2^15, rounded to nearest, halves up; lanes below 2^15.
+    fn scale_wide(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// Lane by lane, `new` where its key is below `old_key`, else `old`.
+    fn select_below(
+        self,
+        new_key: Self::Wide,
+        old_key: Self::Wide,
+        new: Self::Wide,
+        old: Self::Wide,
+    ) -> Self::Wide;
+    /// The first lane that equals `value`.
+    fn first_equal_wide(self, a: Self::Wide, value: u16) -> Option<usize>;
+    /// The smaller of lanes i and i + 16.
+    fn fold(self, a: Self::Wide) -> Self::Words;
 
     fn words(self, lanes: &[u16; 16]) -> Self::Words;
     fn splat_word(self, value: u16) -> Self::Words;
@@ -39,16 +72,8 @@ pub(crate) trait Simd: Copy {
     /// a - b modulo 2^16.
     fn sub_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
     fn min_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
-    /// (a·b) >> 16.
-    fn mul_high_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
-    /// Lane by lane, `new` where its key is below `old_key`, else `old`.
-    fn select_below(
-        self,
-        new_key: Self::Words,
-        old_key: Self::Words,
-        new: Self::Words,
-        old: Self::Words,
-    ) -> Self::Words;
+    /// a·b / 2^15, rounded to nearest, halves up; lanes below 2^15.
+    fn scale_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// The smallest lane.
     fn horizontal_min(self, a: Self::Words) -> u16;
     /// The first lane that equals `value`.
@@ -72,6 +97,11 @@ pub(crate) trait Simd: Copy {
     fn horizontal_sum(self, a: Self::Floats) -> f32;
 }
 
+/// Lanes that start on a cache line: a vector load across two lines takes twice as long.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Aligned<T>(pub(crate) T);
+
 /// Which implementation of [`Simd`] to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -80,16 +110,34 @@ pub(crate) enum Level {
     /// 256-bit integer vectors.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// 512-bit integer vectors.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 impl Level {
     /// The widest level of this machine.
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
+        if let Some(token) = Avx512::detect() {
+            return Self::Avx512(token);
+        }
+        #[cfg(target_arch = "x86_64")]
         if let Some(token) = Avx2::detect() {
             return Self::Avx2(token);
         }
         Self::Scalar
+    }
+
+    /// Every level of this machine.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Self> {
+        let mut levels = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        levels.extend(Avx2::detect().map(Self::Avx2));
+        #[cfg(target_arch = "x86_64")]
+        levels.extend(Avx512::detect().map(Self::Avx512));
+        levels
     }
 }
 
@@ -104,11 +152,19 @@ macro_rules! dispatch {
             fn avx2(token: $crate::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
                 $body(token, $($arg),*)
             }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+            fn avx512(token: $crate::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
+                $body(token, $($arg),*)
+            }
             match level {
                 $crate::simd::Level::Scalar => $body($crate::simd::Scalar, $($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the token exists only where the processor has AVX2.
                 $crate::simd::Level::Avx2(token) => unsafe { avx2(token, $($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the token exists only where the processor has these features.
+                $crate::simd::Level::Avx512(token) => unsafe { avx512(token, $($arg),*) },
             }
         }
     };
@@ -121,10 +177,12 @@ mod tests {
 
     use super::*;
 
-    fn all<S: Simd>(s: S, a: &[u8; 32], b: &[u8; 32], c: &[u16; 16], d: &[u16; 16]) -> Vec<u16> {
+    type Words64 = [[u16; 16]; 4];
+
+    fn all<S: Simd>(s: S, a: &[u8; 64], b: &[u8; 64], words: &Words64) -> Vec<u16> {
         let mut out = Vec::new();
         let mut keep8 = |v: S::Bytes| {
-            let mut lanes = [0; 32];
+            let mut lanes = [0; 64];
             s.store_bytes(v, &mut lanes);
             out.extend(lanes.map(u16::from));
         };
@@ -132,25 +190,44 @@ mod tests {
         keep8(s.min_bytes(x, y));
         keep8(s.max_bytes(x, y));
         keep8(s.saturating_sub_bytes(x, y));
-        let (p, q) = (s.words(c), s.words(d));
+        let [first, second] = words.as_chunks::<2>().0 else { unreachable!() };
+        let (p, q) = (s.wide(first), s.wide(second));
+        let half = |words: &[[u16; 16]; 2]| words.map(|vector| vector.map(|lane| lane / 2));
         let [low, high] = s.squares(x);
         for v in [
             low,
             high,
-            s.splat_word(c[3]),
+            s.splat_wide(words[0][3]),
+            s.add_wide(p, q),
+            s.sub_wide(p, q),
+            s.min_wide(p, q),
+            s.mul_high_wide(p, q),
+            s.scale_wide(s.wide(&half(first)), s.wide(&half(second))),
+            s.select_below(p, q, low, high),
+        ] {
+            let mut lanes = [[0; 16]; 2];
+            s.store_wide(v, &mut lanes);
+            out.extend(lanes.as_flattened());
+        }
+        let (p, q) = (s.words(&words[0]), s.words(&words[3]));
+        for v in [
+            s.fold(s.wide(first)),
+            s.splat_word(words[0][3]),
             s.add_words(p, q),
             s.sub_words(p, q),
             s.min_words(p, q),
-            s.mul_high_words(p, q),
-            s.select_below(p, q, low, high),
+            s.scale_words(s.words(&half(first)[0]), s.words(&half(second)[1])),
         ] {
             let mut lanes = [0; 16];
             s.store_words(v, &mut lanes);
             out.extend(lanes);
         }
         out.push(s.horizontal_min(p));
-        out.push(s.first_equal(p, c[9]).map_or(u16::MAX, |lane| lane as u16));
-        out.push(s.first_equal(p, d[0]).map_or(u16::MAX, |lane| lane as u16));
+        let mut found = |lane: Option<usize>| out.push(lane.map_or(u16::MAX, |lane| lane as u16));
+        for value in [words[0][9], words[1][2], words[3][0], words[2][7]] {
+            found(s.first_equal(p, value));
+            found(s.first_equal_wide(s.wide(first), value));
+        }
         out
     }
 
@@ -175,20 +252,28 @@ mod tests {
     proptest! {
         #[test]
         fn levels_agree_with_the_scalar_twin(
-            a in prop::array::uniform32(any::<u8>()),
-            b in prop::array::uniform32(any::<u8>()),
-            c in prop::array::uniform16(any::<u16>()),
-            d in prop::array::uniform16(any::<u16>()),
+            bytes in prop::array::uniform2(prop::array::uniform32(any::<u8>())),
+            more in prop::array::uniform2(prop::array::uniform32(any::<u8>())),
+            words in prop::array::uniform4(prop::array::uniform16(any::<u16>())),
             e in prop::array::uniform8(-1e6_f32..1e6),
             f in prop::array::uniform8(-1e6_f32..1e6),
         ) {
-            match Level::detect() {
-                Level::Scalar => {}
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx2(token) => {
-                    prop_assert_eq!(all(token, &a, &b, &c, &d), all(Scalar, &a, &b, &c, &d));
-                    prop_assert_eq!(all_floats(token, &e, &f), all_floats(Scalar, &e, &f));
-                }
+            let whole = |halves: &[[u8; 32]; 2]| -> [u8; 64] {
+                halves.as_flattened().try_into().unwrap()
+            };
+            let (a, b) = (whole(&bytes), whole(&more));
+            let expected = all(Scalar, &a, &b, &words);
+            let expected_floats = all_floats(Scalar, &e, &f);
+            for level in Level::all() {
+                let (found, floats) = match level {
+                    Level::Scalar => continue,
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2(s) => (all(s, &a, &b, &words), all_floats(s, &e, &f)),
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512(s) => (all(s, &a, &b, &words), all_floats(s, &e, &f)),
+                };
+                prop_assert_eq!(&found, &expected);
+                prop_assert_eq!(&floats, &expected_floats);
             }
         }
     }
