@@ -2,6 +2,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
+use multiversion::multiversion;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
@@ -62,9 +63,7 @@ fn make_unit(block: &mut Mat<f32>, j: usize, others: impl Iterator<Item = usize>
     for other in others {
         let other = block.col_as_slice(other);
         let along = dot(other, &column);
-        for (x, o) in column.iter_mut().zip(other) {
-            *x = (f64::from(*x) - along * f64::from(*o)) as f32;
-        }
+        subtract(&mut column, other, along);
     }
     let length = norm(&column);
     let scale = if length > floor { 1.0 / length } else { 0.0 };
@@ -82,6 +81,15 @@ fn project_out(block: &mut Mat<f32>, basis: MatRef<'_, f32>) {
     }
 }
 
+/// column -= along·other
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn subtract(column: &mut [f32], other: &[f32], along: f64) {
+    for (x, o) in column.iter_mut().zip(other) {
+        *x = (f64::from(*x) - along * f64::from(*o)) as f32;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
