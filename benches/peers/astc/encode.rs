@@ -1,15 +1,16 @@
 //! This crate's encoder and ARM's astcenc in turn on the same matrices.
 //!
 //! ```text
-//! cargo run --release -p compress-model-astc --example peers -- synthetic [footprint] [repeats]
-//! cargo run --release -p compress-model-astc --example peers -- file.safetensors [footprint] [repeats]
+//! cargo run --release --example astc_peers -- synthetic [footprint] [repeats]
+//! cargo run --release --example astc_peers -- file.safetensors [footprint] [repeats] [rows]
 //! ```
 //!
 //! `synthetic` codes i.i.d. Gaussian, Laplace and Student-t(4) weights and a Gaussian matrix with
-//! one weight at 40 sigma; a file, a band of rows from the middle of every two-dimensional f32
-//! tensor that is not an embedding. Prints signal-to-noise ratios in decibels and, for the sum of
-//! all matrices, M weights/s from the median of the repeats (encoding on one thread, tables made
-//! beforehand) and the ratio to `astcenc -medium`.
+//! one weight at 40 sigma; a file, a band of `rows` rows (120; "all" for whole tensors) from the
+//! middle of every two-dimensional f32 tensor that is not an embedding. Prints signal-to-noise
+//! ratios in decibels and, for the sum of all matrices, M weights/s from the median of the repeats
+//! (encoding on one thread, tables made beforehand) and the ratio to `astcenc -medium`; for a file
+//! also the least, median and largest ratio, and the worst differences to astcenc on one tensor.
 
 use std::error::Error;
 use std::time::Instant;
@@ -23,21 +24,25 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal, StudentT};
 use rand_pcg::Pcg64Mcg;
 
-/// Rows of the band that stands for a tensor; a multiple of every footprint's height but 8's.
+/// Rows of a synthetic matrix, and of the band that stands for a tensor unless the command says
+/// otherwise; a multiple of every footprint's height.
 const BAND_ROWS: usize = 120;
 
-const ENCODERS: [(&str, Encoder); 9] = [
+const ENCODERS: [(&str, Encoder); 10] = [
     ("fast", Encoder::Native(Preset::Fast, RowScale::Searched)),
     ("default", Encoder::Native(Preset::Default, RowScale::Searched)),
     ("best", Encoder::Native(Preset::Best, RowScale::Searched)),
     ("fast, full range", Encoder::Native(Preset::Fast, RowScale::FullRange)),
     ("default, full range", Encoder::Native(Preset::Default, RowScale::FullRange)),
+    ("best, full range", Encoder::Native(Preset::Best, RowScale::FullRange)),
     ("arm -fast", Encoder::Arm(ArmQuality::Fast)),
     ("arm -medium", Encoder::Arm(ArmQuality::Medium)),
     ("arm -thorough", Encoder::Arm(ArmQuality::Thorough)),
     ("arm -exhaustive", Encoder::Arm(ArmQuality::Exhaustive)),
 ];
-const MEDIUM: usize = 6;
+const MEDIUM: usize = 7;
+const THOROUGH: usize = 8;
+const EXHAUSTIVE: usize = 9;
 
 struct Matrix {
     name: String,
@@ -51,8 +56,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let source = arguments.first().map_or("synthetic", String::as_str);
     let footprint: Footprint = arguments.get(1).map_or("6x6", String::as_str).parse()?;
     let repeats: usize = arguments.get(2).map_or(Ok(3), |text| text.parse())?;
-    let matrices =
-        if source == "synthetic" { synthetic()? } else { from_file(&std::fs::read(source)?)? };
+    let rows = match arguments.get(3).map(String::as_str) {
+        None => BAND_ROWS,
+        Some("all") => usize::MAX,
+        Some(text) => text.parse()?,
+    };
+    let matrices = if source == "synthetic" {
+        synthetic()?
+    } else {
+        from_file(&std::fs::read(source)?, rows)?
+    };
 
     let mut coders = Vec::new();
     for (_, encoder) in ENCODERS {
@@ -65,6 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("| matrix | shape | {} |", ENCODERS.map(|(name, _)| name).join(" | "));
     println!("|---|---|{}", "---|".repeat(ENCODERS.len()));
     let mut totals = vec![0.0; ENCODERS.len()];
+    let mut all_ratios = Vec::new();
     for matrix in &matrices {
         let mut cells = Vec::new();
         let mut seconds = vec![Vec::new(); coders.len()];
@@ -86,6 +100,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let Matrix { name, rows, cols, .. } = matrix;
         println!("| {name} | {rows}x{cols} | {} |", cells.join(" | "));
+        all_ratios.push(ratios);
+    }
+    if source != "synthetic" {
+        summarise(&all_ratios);
     }
     let weights: usize = matrices.iter().map(|matrix| matrix.weights.len()).sum();
     let row = |values: Vec<String>| values.join(" | ");
@@ -94,6 +112,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     let times = totals.iter().map(|s| format!("{:.1}", totals[MEDIUM] / s)).collect();
     println!("| times arm -medium | | {} |", row(times));
     Ok(())
+}
+
+/// Prints how the ratios of each encoder spread over the tensors.
+fn summarise(ratios: &[Vec<f64>]) {
+    let worst_against = |number: usize, other: usize| {
+        let differences = ratios.iter().map(|tensor| tensor[number] - tensor[other]);
+        format!("{:+.2}", differences.fold(f64::INFINITY, f64::min))
+    };
+    let line = |cell: &dyn Fn(usize) -> String| {
+        (0..ENCODERS.len()).map(cell).collect::<Vec<_>>().join(" | ")
+    };
+    let ranked = |number: usize| {
+        let mut column: Vec<f64> = ratios.iter().map(|tensor| tensor[number]).collect();
+        column.sort_by(f64::total_cmp);
+        column
+    };
+    let place = |share: fn(usize) -> usize| {
+        move |number: usize| format!("{:.2}", ranked(number)[share(ratios.len())])
+    };
+    println!("| least | | {} |", line(&place(|_| 0)));
+    println!("| median | | {} |", line(&place(|count| count / 2)));
+    println!("| most | | {} |", line(&place(|count| count - 1)));
+    println!("| worst against -thorough | | {} |", line(&|n| worst_against(n, THOROUGH)));
+    println!("| worst against -exhaustive | | {} |", line(&|n| worst_against(n, EXHAUSTIVE)));
 }
 
 /// Signal-to-noise ratio in dB and seconds to encode.
@@ -141,7 +183,7 @@ fn synthetic() -> Result<Vec<Matrix>, Box<dyn Error>> {
     Ok(all)
 }
 
-fn from_file(bytes: &[u8]) -> Result<Vec<Matrix>, Box<dyn Error>> {
+fn from_file(bytes: &[u8], band_rows: usize) -> Result<Vec<Matrix>, Box<dyn Error>> {
     let file = safetensors::SafeTensors::deserialize(bytes)?;
     let mut names = file.names();
     names.sort_unstable();
@@ -152,7 +194,7 @@ fn from_file(bytes: &[u8]) -> Result<Vec<Matrix>, Box<dyn Error>> {
         if tensor.dtype() != safetensors::Dtype::F32 || name.contains("embedding") {
             continue;
         }
-        let rows = BAND_ROWS.min(total_rows);
+        let rows = band_rows.min(total_rows);
         let first = (total_rows - rows) / 2;
         let bytes = &tensor.data()[4 * first * cols..4 * (first + rows) * cols];
         let weights = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
