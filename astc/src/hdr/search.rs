@@ -42,9 +42,9 @@ pub(super) enum Anchor {
 const LINE_STARTS: [(f32, f32); 4] = [(0.0, 0.0), (0.12, 0.12), (0.0, 0.2), (0.2, 0.0)];
 const LINE_ROUNDS: usize = 6;
 /// Line fits that are placed on the endpoint grid.
-const LINES_PLACED: usize = 2;
+const LINES_PLACED: usize = 3;
 /// Lowest texel in ranges of the texels: from curved to almost straight levels.
-const PLACES: [f32; 8] = [0.35, 0.6, 0.85, 1.1, 1.5, 2.1, 3.0, 4.2];
+const PLACES: [f32; 12] = [0.35, 0.45, 0.6, 0.7, 0.85, 0.95, 1.1, 1.3, 1.5, 1.8, 2.5, 3.5];
 /// The same for two partitions, in ranges of the wider one.
 const PAIR_PLACES: [f32; 10] = [0.35, 0.5, 0.7, 0.9, 1.2, 1.6, 2.1, 2.8, 3.7, 5.0];
 /// Fractions of the span for the ends under a fixed offset.
@@ -53,6 +53,9 @@ const HIGH_FRACTIONS: [f32; 4] = [0.75, 0.85, 0.93, 1.0];
 /// Moves of (base, top) in grid steps.
 const MOVES: [(i32, i32); 6] = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1)];
 const SWEEPS: usize = 6;
+/// Error of two partitions, in errors of the best block so far, up to which single codes are
+/// improved.
+const WORTH_IMPROVING: f32 = 1.25;
 
 impl Setup {
     pub(super) fn new(config: Config) -> Self {
@@ -130,7 +133,7 @@ impl Setup {
                 self.take(level, &parts, [first, second], Anchor::Free(offset), &mut best);
             }
         }
-        let mut found = best?;
+        let mut found = best.filter(|found| found.error < WORTH_IMPROVING * bound)?;
         self.descend(level, &parts, true, &mut found);
         Some(found)
     }
