@@ -28,7 +28,7 @@ const ROWS: usize = 120;
 const COLS: usize = 1536;
 
 enum Method {
-    Native(HdrEncoder),
+    Native(Box<HdrEncoder>),
     /// astcenc, with the lift of the offset in ranges of the block.
     Arm(Context, f32),
 }
@@ -39,7 +39,8 @@ fn main() -> Result<()> {
     let repeats: usize = arguments.get(1).map_or(Ok(3), |text| text.parse())?;
     let mut methods = Vec::new();
     for (name, offset) in [("fitted", HdrOffset::Fitted), ("minimum", HdrOffset::Minimum)] {
-        methods.push((name.to_owned(), Method::Native(HdrEncoder::new(footprint, offset))));
+        methods
+            .push((name.to_owned(), Method::Native(Box::new(HdrEncoder::new(footprint, offset)))));
     }
     for (quality, preset) in [("medium", Preset::Medium), ("thorough", Preset::Thorough)] {
         for lift in [0.0, 1.5] {
