@@ -266,6 +266,37 @@ fn the_native_astc_encoder_beats_astcenc_medium() {
     }
 }
 
+/// The published system's form: an offset a block and no row scales.
+#[test]
+fn the_hdr_profile_of_astc_round_trips_and_refuses_parameters_of_ldr() {
+    let workspace = Workspace::with_tensors(&[
+        ("a.weight", Tensor::f32(&[20, 31], &noise(620, 9))),
+        ("b.weight", Tensor::f32(&[6, 6], &noise(36, 10))),
+    ]);
+    let run = |out: &str, params: &str| {
+        let rule = format!("weight=astc:{params}");
+        let args = ["-o", out, "--preset", "server", "--tensor-type", &rule];
+        workspace.run("compress", "model", &args)
+    };
+    for offset in ["fitted", "minimum"] {
+        run(offset, &format!("profile=hdr,offset={offset}")).ok();
+        workspace.run("verify", offset, &["--against", "model"]).ok();
+        let stored = Model::read(&workspace.path(offset));
+        assert_eq!(stored.tensors["a.weight.blocks"].shape, [4, 6, 16]);
+        assert_eq!(stored.tensors["a.weight.offsets"].shape, [4, 6]);
+        assert!(!stored.tensors.contains_key("a.weight.scales"));
+        let manifest = manifest(&workspace, offset);
+        let params = &manifest["tensors"][0]["params"];
+        assert_eq!((&params["profile"], &params["offset"]), (&"hdr".into(), &offset.into()));
+        assert!(params.get("decode").is_none());
+    }
+    run("bad", "profile=hdr,decode=fp16").fails(2, &["decode", "profile \"ldr\""]);
+    run("bad", "profile=hdr,effort=best").fails(2, &["effort", "profile \"ldr\""]);
+    run("bad", "offset=minimum").fails(2, &["offset", "profile \"hdr\""]);
+    run("bad", "profile=hrd").fails(2, &["profile", "hrd"]);
+    assert!(!workspace.path("bad").exists());
+}
+
 #[test]
 fn shapes_at_the_edge_work() {
     let shapes: [&[usize]; 9] = [

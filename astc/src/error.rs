@@ -45,6 +45,20 @@ pub enum Error {
         /// Largest magnitude of the row.
         max_abs: f32,
     },
+    /// The weights of a block are past ±65504, or their range is.
+    #[error(
+        "row {row}, column {col}: the weights of this HDR block lie in {low}..={high}; an fp16 offset and fp16 texels reach ±65504 and 65504 apart"
+    )]
+    HdrRange {
+        /// First row of the block, counted from the first row passed in.
+        row: usize,
+        /// First column of the block.
+        col: usize,
+        /// Its smallest weight.
+        low: f32,
+        /// Its largest weight.
+        high: f32,
+    },
     /// The chosen encoder is not part of this build.
     #[error("encoder '{0}' is not part of this build: enable the feature 'astcenc'")]
     NoEncoder(&'static str),
@@ -57,7 +71,9 @@ impl Error {
     /// The row at fault, counted from the first row passed in, where one is.
     pub fn row(&self) -> Option<usize> {
         match self {
-            Self::NotFinite { row, .. } | Self::ScaleOverflow { row, .. } => Some(*row),
+            Self::NotFinite { row, .. }
+            | Self::ScaleOverflow { row, .. }
+            | Self::HdrRange { row, .. } => Some(*row),
             _ => None,
         }
     }

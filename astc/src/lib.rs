@@ -36,6 +36,7 @@ pub mod encode;
 mod error;
 mod footprint;
 mod grid;
+pub mod hdr;
 mod row_scale;
 mod simd;
 pub mod tables;

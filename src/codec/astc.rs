@@ -1,7 +1,8 @@
 //! `astc`: one-channel LDR textures with a scale a row, ŵ = a·(2t - 1).
 //!
 //! Parts: `blocks` U8 [block rows, block columns, 16], in raster order; `scales` F16 [rows].
-//! Parameters: `footprint` ("6x6"); `decode` ("unorm8" or "fp16"), how the reader's hardware
+//! Parameters: `footprint` ("6x6"); `profile` ("ldr", or "hdr" with its own parts and its
+//! `offset`, see `astc_hdr`); of "ldr", `decode` ("unorm8" or "fp16"), how the reader's hardware
 //! returns texels; `encoder`, either "native", the search made for weights, with its `effort`
 //! ("fast", "default", "best") and its `row_scale`, or "astcenc", ARM's encoder, with its `quality` ("fastest" to
 //! "exhaustive"). A `row_scale` of "full" spans each row's largest weight; "searched" may clip
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use compress_model_astc::encode::Preset;
+use compress_model_astc::hdr::HdrOffset;
 use compress_model_astc::{
     ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint, RowScale,
 };
@@ -28,19 +30,38 @@ struct AstcParams {
     #[serde(default = "default_footprint")]
     footprint: String,
     #[serde(default)]
-    decode: Decode,
-    #[serde(default)]
-    encoder: EncoderName,
+    profile: Profile,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decode: Option<Decode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoder: Option<EncoderName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     effort: Option<Effort>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     row_scale: Option<Scale>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quality: Option<Quality>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    offset: Option<Offset>,
 }
 
 fn default_footprint() -> String {
     "6x6".to_owned()
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Profile {
+    #[default]
+    Ldr,
+    Hdr,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Offset {
+    Fitted,
+    Minimum,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -87,7 +108,7 @@ enum Quality {
 impl AstcParams {
     /// The encoder asked for; fills in its effort or quality.
     fn encoder(&mut self) -> Result<Encoder, String> {
-        match self.encoder {
+        match *self.encoder.get_or_insert_default() {
             EncoderName::Native if self.quality.is_some() => {
                 Err("quality belongs to encoder \"astcenc\"; the native one has effort".to_owned())
             }
@@ -119,6 +140,26 @@ impl AstcParams {
     }
 }
 
+impl AstcParams {
+    /// The offset policy of profile "hdr"; fills it in.
+    fn hdr_offset(&mut self) -> Result<HdrOffset, String> {
+        let of_ldr = [
+            ("decode", self.decode.is_some()),
+            ("encoder", self.encoder.is_some()),
+            ("effort", self.effort.is_some()),
+            ("row_scale", self.row_scale.is_some()),
+            ("quality", self.quality.is_some()),
+        ];
+        if let Some((name, _)) = of_ldr.iter().find(|(_, given)| *given) {
+            return Err(format!("{name} belongs to profile \"ldr\"; profile \"hdr\" has offset"));
+        }
+        Ok(match self.offset.get_or_insert(Offset::Fitted) {
+            Offset::Fitted => HdrOffset::Fitted,
+            Offset::Minimum => HdrOffset::Minimum,
+        })
+    }
+}
+
 #[derive(Debug)]
 struct AstcCodec {
     params: AstcParams,
@@ -128,7 +169,14 @@ struct AstcCodec {
 pub(super) fn build(params: Params) -> Result<Arc<dyn Codec>, String> {
     let mut params: AstcParams = super::parse_params(params)?;
     let footprint = Footprint::from_str(&params.footprint).map_err(|e| e.to_string())?;
-    let decode = match params.decode {
+    if matches!(params.profile, Profile::Hdr) {
+        let offset = params.hdr_offset()?;
+        return Ok(super::astc_hdr::codec(super::write_params(&params), footprint, offset));
+    }
+    if params.offset.is_some() {
+        return Err("offset belongs to profile \"hdr\"; profile \"ldr\" has row scales".to_owned());
+    }
+    let decode = match params.decode.get_or_insert_default() {
         Decode::Unorm8 => DecodeMode::Unorm8,
         Decode::Fp16 => DecodeMode::Fp16,
     };
@@ -204,7 +252,8 @@ impl Worker for AstcWorker {
     }
 }
 
-fn coder_error(error: &Error) -> CodecError {
+/// A fault of the coder, in terms of the pipeline.
+pub(super) fn coder_error(error: &Error) -> CodecError {
     match error.row() {
         Some(row) => CodecError::Row { row, message: error.to_string() },
         None => CodecError::Unavailable(error.to_string()),

@@ -9,6 +9,7 @@
 //! A new format is one file here and one line in its registry.
 
 mod astc;
+mod astc_hdr;
 mod grid2;
 mod int4;
 mod pool;

@@ -12,8 +12,10 @@ const OPAQUE: i32 = 0x780;
 /// Endpoints on the 12-bit scale; the alpha of mode 14 is 8-bit.
 pub(super) fn unpack(format: u8, v: &[u8]) -> ([i32; 4], [i32; 4]) {
     let ((low, high), alpha) = match format {
-        2 => (luminance_large(v), (OPAQUE, OPAQUE)),
-        3 => (luminance_small(v), (OPAQUE, OPAQUE)),
+        2 | 3 => {
+            let (low, high) = luminance(format, v[0], v[1]);
+            (([low; 3], [high; 3]), (OPAQUE, OPAQUE))
+        }
         7 => (scaled(v), (OPAQUE, OPAQUE)),
         11 => (direct(v), (OPAQUE, OPAQUE)),
         14 => (direct(v), (v[6].into(), v[7].into())),
@@ -22,19 +24,18 @@ pub(super) fn unpack(format: u8, v: &[u8]) -> ([i32; 4], [i32; 4]) {
     ([low[0], low[1], low[2], alpha.0], [high[0], high[1], high[2], alpha.1])
 }
 
-fn luminance_large(v: &[u8]) -> ([i32; 3], [i32; 3]) {
-    let (v0, v1) = (i32::from(v[0]), i32::from(v[1]));
-    if v1 >= v0 { ([v0 << 4; 3], [v1 << 4; 3]) } else { ([(v1 << 4) + 8; 3], [(v0 << 4) - 8; 3]) }
-}
-
-fn luminance_small(v: &[u8]) -> ([i32; 3], [i32; 3]) {
-    let (v0, v1) = (i32::from(v[0]), i32::from(v[1]));
+/// The luminance endpoints of modes 2 (large range) and 3 (small range).
+pub(crate) fn luminance(format: u8, v0: u8, v1: u8) -> (i32, i32) {
+    let (v0, v1) = (i32::from(v0), i32::from(v1));
+    if format == 2 {
+        return if v1 >= v0 { (v0 << 4, v1 << 4) } else { ((v1 << 4) + 8, (v0 << 4) - 8) };
+    }
     let (low, offset) = if v0 & 0x80 != 0 {
         (((v1 & 0xE0) << 4) | ((v0 & 0x7F) << 2), (v1 & 0x1F) << 2)
     } else {
         (((v1 & 0xF0) << 4) | ((v0 & 0x7F) << 1), (v1 & 0x0F) << 1)
     };
-    ([low; 3], [(low + offset).min(MAX); 3])
+    (low, (low + offset).min(MAX))
 }
 
 /// Adds the stored bits to `fields`: entries are (sub-modes, stored bit, field, position).

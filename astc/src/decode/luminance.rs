@@ -234,7 +234,7 @@ fn unorm16_through_fp16(value: u32) -> f32 {
 }
 
 /// The stored weights of a block, one byte each; up to 7 bytes past them are overwritten.
-fn unpack_weights(bits: u128, mode: &LuminanceMode, codes: &mut [u8]) {
+pub(crate) fn unpack_weights(bits: u128, mode: &LuminanceMode, codes: &mut [u8]) {
     let sequence = bits.reverse_bits() & ((1 << mode.weight_bits) - 1);
     let Some(groups) = WeightGroups::of(mode.weights) else {
         return read_ise(sequence, 0, mode.weights, &mut codes[..mode.weight_count]);
@@ -247,7 +247,7 @@ fn unpack_weights(bits: u128, mode: &LuminanceMode, codes: &mut [u8]) {
     }
 }
 
-fn unquantised(codes: &[u8], values: &[u8]) -> [u8; Infill::PADDED_WEIGHTS] {
+pub(crate) fn unquantised(codes: &[u8], values: &[u8]) -> [u8; Infill::PADDED_WEIGHTS] {
     let mut grid = [0; Infill::PADDED_WEIGHTS];
     for (weight, &code) in grid.iter_mut().zip(codes) {
         *weight = values[usize::from(code)];

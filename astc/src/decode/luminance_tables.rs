@@ -8,29 +8,29 @@ use crate::tables::{
 };
 
 /// Places of a partition's texel values in a palette: weights have at most 32 levels.
-pub(super) const PALETTE_STRIDE: usize = 32;
+pub(crate) const PALETTE_STRIDE: usize = 32;
 /// Palette entries of a block with four partitions.
-pub(super) const PALETTE_SIZE: usize = 4 * PALETTE_STRIDE;
+pub(crate) const PALETTE_SIZE: usize = 4 * PALETTE_STRIDE;
 
 /// A block mode with one plane of weights.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LuminanceMode {
+pub(crate) struct LuminanceMode {
     /// Range of the weights.
-    pub(super) weights: Quant,
+    pub(crate) weights: Quant,
     /// Stored weights.
-    pub(super) weight_count: usize,
+    pub(crate) weight_count: usize,
     /// Bits that the weights take.
-    pub(super) weight_bits: u32,
+    pub(crate) weight_bits: u32,
     /// Range of two luminance endpoints a partition, by partition count less one; `None` where
     /// they do not fit.
-    pub(super) endpoints: [Option<Quant>; 4],
+    pub(crate) endpoints: [Option<Quant>; 4],
     /// Which [`LuminanceTables::infill`] spreads the weights, `None` for a weight a texel.
-    pub(super) infill: Option<usize>,
+    pub(crate) infill: Option<usize>,
 }
 
 /// The tables of one footprint.
 #[derive(Debug)]
-pub(super) struct LuminanceTables {
+pub(crate) struct LuminanceTables {
     modes: Vec<Option<LuminanceMode>>,
     infills: Vec<Infill>,
     /// Palette offset of every texel, for 1 to 4 partitions and every seed.
@@ -40,7 +40,7 @@ pub(super) struct LuminanceTables {
 
 impl LuminanceTables {
     /// The shared tables of `footprint`.
-    pub(super) fn of(footprint: Footprint) -> &'static Self {
+    pub(crate) fn of(footprint: Footprint) -> &'static Self {
         static TABLES: [OnceLock<LuminanceTables>; Footprint::ALL.len()] =
             [const { OnceLock::new() }; Footprint::ALL.len()];
         TABLES[footprint.index()].get_or_init(|| Self::new(footprint))
@@ -82,17 +82,17 @@ impl LuminanceTables {
     }
 
     /// The mode in bits 10..=0 of a block, `None` unless it is legal and has one plane.
-    pub(super) fn mode(&self, bits: u64) -> Option<&LuminanceMode> {
+    pub(crate) fn mode(&self, bits: u64) -> Option<&LuminanceMode> {
         self.modes[bits as usize & 0x7FF].as_ref()
     }
 
     /// The map of a mode's weight grid.
-    pub(super) fn infill(&self, index: usize) -> &Infill {
+    pub(crate) fn infill(&self, index: usize) -> &Infill {
         &self.infills[index]
     }
 
     /// Palette offset of every texel.
-    pub(super) fn offsets(&self, partitions: usize, seed: usize) -> &[u8] {
+    pub(crate) fn offsets(&self, partitions: usize, seed: usize) -> &[u8] {
         let index = if partitions == 1 {
             0
         } else {
@@ -120,18 +120,18 @@ fn luminance_mode(mode: &BlockMode, infill: Option<usize>) -> LuminanceMode {
 
 /// How many stored weights a lookup of `bits` bits yields at once.
 #[derive(Debug)]
-pub(super) struct WeightGroups {
+pub(crate) struct WeightGroups {
     /// Bits of a group, at most 13.
-    pub(super) bits: u32,
+    pub(crate) bits: u32,
     /// Weights of a group, at most 8.
-    pub(super) weights: usize,
+    pub(crate) weights: usize,
     /// The stored integers of each group, first in the lowest byte.
     codes: Vec<u64>,
 }
 
 impl WeightGroups {
     /// The groups of a range, `None` where a group is too long for a table (12 and 24 levels).
-    pub(super) fn of(quant: Quant) -> Option<&'static Self> {
+    pub(crate) fn of(quant: Quant) -> Option<&'static Self> {
         static GROUPS: OnceLock<Vec<Option<WeightGroups>>> = OnceLock::new();
         let make = || (0..Quant::WEIGHT_COUNT).map(|i| Self::new(Quant::from_index(i))).collect();
         GROUPS.get_or_init(make)[quant.index()].as_ref()
@@ -157,7 +157,7 @@ impl WeightGroups {
     }
 
     /// The stored integers of the group in the low bits of `bits`.
-    pub(super) fn codes(&self, bits: u64) -> u64 {
+    pub(crate) fn codes(&self, bits: u64) -> u64 {
         self.codes[bits as usize & (self.codes.len() - 1)]
     }
 }

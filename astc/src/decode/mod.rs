@@ -10,10 +10,10 @@
 
 mod block;
 mod endpoints;
-mod hdr;
-mod luminance;
-mod luminance_tables;
-mod texels;
+pub(crate) mod hdr;
+pub(crate) mod luminance;
+pub(crate) mod luminance_tables;
+pub(crate) mod texels;
 
 use half::f16;
 

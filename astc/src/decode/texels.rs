@@ -42,7 +42,7 @@ pub(super) fn unorm16_to_fp16(value: u16) -> f16 {
 
 /// 5 bits of exponent and 11 bits of piecewise linear logarithmic mantissa; saturates below
 /// infinity.
-fn log16_to_fp16(value: u16) -> f16 {
+pub(crate) fn log16_to_fp16(value: u16) -> f16 {
     let (exponent, mantissa) = (value >> 11, value & 0x7FF);
     let linear = match mantissa {
         0..512 => 3 * mantissa,

@@ -11,32 +11,32 @@ use crate::{DecodeMode, Footprint};
 
 /// A configuration with its value tables, ascending.
 #[derive(Debug, Clone)]
-pub(super) struct Config {
-    pub(super) partitions: usize,
+pub(crate) struct Config {
+    pub(crate) partitions: usize,
     /// The 11-bit block mode.
-    pub(super) mode: u16,
+    pub(crate) mode: u16,
     /// Interpolation weights 0..=64, ascending.
-    pub(super) steps: Vec<u8>,
+    pub(crate) steps: Vec<u8>,
     /// Index into `steps` of each interpolation weight that occurs there.
-    pub(super) step_numbers: [u8; 65],
+    pub(crate) step_numbers: [u8; 65],
     /// Writer of indices into `steps`.
-    pub(super) step_sequence: Sequence,
+    pub(crate) step_sequence: Sequence,
     /// Endpoint values 0..=255, ascending.
-    pub(super) endpoints: Vec<u8>,
+    pub(crate) endpoints: Vec<u8>,
     /// Writer of indices into `endpoints`.
-    pub(super) end_sequence: Sequence,
+    pub(crate) end_sequence: Sequence,
 }
 
 impl Config {
     /// The configuration of `partitions` (1..=4) partitions and `levels` weight levels whose
     /// endpoints take the largest range left; `None` where the standard has no such block.
-    pub(super) fn new(footprint: Footprint, partitions: usize, levels: u32) -> Option<Self> {
+    pub(crate) fn new(footprint: Footprint, partitions: usize, levels: u32) -> Option<Self> {
         let (width, height) = (footprint.width() as u8, footprint.height() as u8);
         Self::with_grid(width, height, partitions, levels)
     }
 
     /// The same with a weight grid of its own size.
-    pub(super) fn with_grid(
+    pub(crate) fn with_grid(
         grid_width: u8,
         grid_height: u8,
         partitions: usize,

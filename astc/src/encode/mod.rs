@@ -17,17 +17,17 @@
 mod block;
 mod chunk;
 mod coarse;
-mod config;
+pub(crate) mod config;
 mod effort;
 mod fit;
-mod pack;
+pub(crate) mod pack;
 mod pairs;
-mod patterns;
+pub(crate) mod patterns;
 mod preset;
 mod rank;
 mod scales;
 mod search;
-mod validate;
+pub(crate) mod validate;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use crate::tables::{Quant, pack_quints, pack_trits};
 
 /// Bits below the endpoints: mode 11, partition count 2, and endpoint mode 4 (one partition) or
 /// seed 10 and endpoint mode 6 (several, all of mode 0).
-const ENDPOINTS_AT: [u32; 2] = [17, 29];
+pub(crate) const ENDPOINTS_AT: [u32; 2] = [17, 29];
 
 /// The block of a fit.
 pub(super) fn pack(config: &Config, pattern: &Pattern, texels: usize, fit: &Fit) -> u128 {
@@ -34,7 +34,7 @@ pub(super) fn pack(config: &Config, pattern: &Pattern, texels: usize, fit: &Fit)
 
 impl Config {
     /// The block of a configuration with one partition: indices of the ends and of the weights.
-    pub(super) fn pack_single(&self, ends: &[u8; 2], steps: &[u8]) -> u128 {
+    pub(crate) fn pack_single(&self, ends: &[u8; 2], steps: &[u8]) -> u128 {
         u128::from(self.mode)
             | self.end_sequence.pack(ends) << ENDPOINTS_AT[0]
             | self.step_sequence.pack(steps).reverse_bits()
@@ -46,7 +46,7 @@ impl Config {
 /// The bits of a group of values are one number that a value adds to: its plain bits in their
 /// places, and above [`DIGITS_AT`] its share of the index of the group's trits or quints.
 #[derive(Debug, Clone)]
-pub(super) struct Sequence {
+pub(crate) struct Sequence {
     /// Values a group: 5 with trits, 3 with quints, else 4.
     group: usize,
     /// Bits a group.
@@ -89,7 +89,7 @@ impl Sequence {
     }
 
     /// The sequence, its first bit in bit 0.
-    pub(super) fn pack(&self, ranks: &[u8]) -> u128 {
+    pub(crate) fn pack(&self, ranks: &[u8]) -> u128 {
         // Groups gather in a 64-bit word; shifts of 128 bits are the dearest step here.
         let (mut bits, mut word) = (0, 0);
         let (mut at, mut filled) = (0, 0);

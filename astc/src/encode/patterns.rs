@@ -4,40 +4,40 @@ use crate::Footprint;
 use crate::tables::distinct_patterns;
 
 /// Texel index of a padding lane: the search arrays hold a texel without importance there.
-pub(super) const PADDING_TEXEL: u8 = 64;
+pub(crate) const PADDING_TEXEL: u8 = 64;
 /// Lanes of the fitting kernels; every subset is padded to a multiple of it.
-pub(super) const FIT_LANES: usize = 8;
+pub(crate) const FIT_LANES: usize = 8;
 
 /// Subset of texels of one partition of one pattern.
 #[derive(Debug, Clone)]
-pub(super) struct Subset {
+pub(crate) struct Subset {
     /// Partition number in the block.
-    pub(super) partition: u8,
+    pub(crate) partition: u8,
     /// Texels in raster order.
-    pub(super) texels: Vec<u8>,
+    pub(crate) texels: Vec<u8>,
     /// `texels` padded with [`PADDING_TEXEL`] to whole groups of [`FIT_LANES`].
-    pub(super) padded: Vec<u8>,
+    pub(crate) padded: Vec<u8>,
     /// `texels` padded with [`PADDING_TEXEL`] to the most that the subset at this place has in any
     /// pattern: loops of equal length are what a processor predicts.
-    pub(super) level: Vec<u8>,
+    pub(crate) level: Vec<u8>,
     /// Entry of each texel group whose range covers exactly these texels.
-    pub(super) entries: Vec<u16>,
+    pub(crate) entries: Vec<u16>,
     /// Share of the block's texels, times 65535.
-    pub(super) share: u16,
+    pub(crate) share: u16,
 }
 
 /// A partition pattern: its subsets, the largest last.
 #[derive(Debug, Clone)]
-pub(super) struct Pattern {
-    pub(super) seed: u16,
-    pub(super) subsets: Vec<Subset>,
+pub(crate) struct Pattern {
+    pub(crate) seed: u16,
+    pub(crate) subsets: Vec<Subset>,
 }
 
 /// One subset of a texel group, its range derived from a smaller one: parent and one more texel.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) parent: u16,
-    pub(super) texel: u8,
+pub(crate) struct Entry {
+    pub(crate) parent: u16,
+    pub(crate) texel: u8,
 }
 
 /// The distinct patterns of a footprint with one to four partitions, and the texel subsets that
@@ -46,11 +46,11 @@ pub(super) struct Entry {
 /// The texels are cut into groups of whole rows; patterns share most of their parts inside a
 /// group, so the minimum and maximum of each distinct part is taken once.
 #[derive(Debug, Clone)]
-pub(super) struct Patterns {
+pub(crate) struct Patterns {
     /// Patterns with 1, 2, 3 and 4 partitions.
-    pub(super) by_count: [Vec<Pattern>; 4],
+    pub(crate) by_count: [Vec<Pattern>; 4],
     /// Entry 0 is the empty subset and has no parent; parents precede their children.
-    pub(super) entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
 }
 
 /// Texels of a group: large enough to need few lookups a pattern, small enough that patterns
@@ -60,7 +60,7 @@ const GROUP_TEXELS: usize = 12;
 impl Patterns {
     /// Patterns of the partition counts that `wanted` (index: count - 1) asks for, as far as each
     /// of their subsets has `least_share` of the texels of an even split.
-    pub(super) fn new(footprint: Footprint, wanted: [bool; 4], least_share: f64) -> Self {
+    pub(crate) fn new(footprint: Footprint, wanted: [bool; 4], least_share: f64) -> Self {
         let texels = footprint.texels();
         let group_texels = footprint.width() * (GROUP_TEXELS / footprint.width()).max(1);
         let mut builder =

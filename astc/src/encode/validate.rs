@@ -38,7 +38,7 @@ pub(super) fn check(
     Ok(())
 }
 
-pub(super) fn check_length(
+pub(crate) fn check_length(
     what: &'static str,
     found: usize,
     expected: usize,
