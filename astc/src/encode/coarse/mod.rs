@@ -13,7 +13,7 @@ mod stage;
 
 use self::fit::{Fits, JOBS, Job, fit};
 use self::plan::{plans, rounds};
-use self::rank::{LANES, Lead, Products, RankTexels, rank};
+use self::rank::{Fields, LANES, Lead, RankTexels, rank};
 use self::stage::Stage;
 use super::block::{Frame, Window};
 use super::preset::Preset;
@@ -30,7 +30,7 @@ pub(super) struct CoarseSearch {
     blocks: Vec<CoarseTexels>,
     choices: Vec<Choice>,
     texels: Box<RankTexels>,
-    products: Products,
+    fields: Box<Fields>,
     fits: Box<Fits>,
 }
 
@@ -73,8 +73,8 @@ impl CoarseSearch {
             trial_stages: trial.into_iter().collect(),
             blocks: Vec::new(),
             choices: Vec::new(),
-            texels: Box::new(RankTexels { texels: [[0; LANES]; Footprint::MAX_TEXELS] }),
-            products: Products::default(),
+            texels: RankTexels::new(),
+            fields: Fields::new(),
             fits: Fits::new(),
         })
     }
@@ -113,7 +113,7 @@ impl CoarseSearch {
             self.texels.fill(blocks);
             for stage in stages {
                 let mut leads = vec![[Lead::default(); LANES]; stage.tries];
-                rank(self.level, stage, &self.texels, &mut self.products, &mut leads);
+                rank(self.level, stage, &self.texels, &mut self.fields, &mut leads);
                 let jobs: Vec<(usize, Lead)> = (0..blocks.len())
                     .flat_map(|slot| leads.iter().map(move |leads| (slot, leads[slot])))
                     .collect();
@@ -155,10 +155,10 @@ impl Stage {
 impl RankTexels {
     fn fill(&mut self, blocks: &[CoarseTexels]) {
         for (slot, block) in blocks.iter().enumerate() {
-            for (texel, out) in self.texels.iter_mut().enumerate() {
+            for (texel, out) in self.texels.iter_mut().enumerate().take(Footprint::MAX_TEXELS) {
                 let importance = block.root[texel] * block.root[texel];
                 let offset = (block.position[texel].clamp(0.0, 255.0) - 127.5) * importance;
-                out[slot] = (offset + 128.0) as u16;
+                out[slot] = (offset + 128.5) as u16;
             }
         }
     }

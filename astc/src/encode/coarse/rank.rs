@@ -9,12 +9,14 @@
 //! pattern, since they turn texels that alternate into a field that a coarse grid can follow; all
 //! are tried but the common one, which weights can take.
 
-use super::stage::{Candidate, SLOTS, Stage};
-use crate::Footprint;
+use super::stage::{Candidate, MEAN_ONE, SLOTS, Stage};
 use crate::simd::{Simd, dispatch};
 
 /// Blocks ranked together.
 pub(super) const LANES: usize = 16;
+
+/// Room for any index of eight bits.
+const PLACES: usize = 256;
 
 type Words = [u16; LANES];
 
@@ -28,12 +30,29 @@ pub(super) struct Lead {
 /// Texels of 16 blocks as bytes, those that count less pulled towards the middle.
 #[derive(Debug)]
 pub(super) struct RankTexels {
-    pub(super) texels: [Words; Footprint::MAX_TEXELS],
+    pub(super) texels: [Words; PLACES],
 }
 
-/// Inner products of the texels with the terms of a grid, times two.
-#[derive(Debug, Default)]
-pub(super) struct Products(Vec<Words>);
+impl RankTexels {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self { texels: [[0; LANES]; PLACES] })
+    }
+}
+
+/// Scratch memory of the ranking.
+#[derive(Debug)]
+pub(super) struct Fields {
+    /// Twice the product of texel and share of each of the stage's links.
+    products: Vec<Words>,
+    /// What [`Candidate::slots`] index, and behind that the mean of each partition.
+    sums: [Words; SLOTS + 4],
+}
+
+impl Fields {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self { products: Vec::new(), sums: [[0; LANES]; SLOTS + 4] })
+    }
+}
 
 dispatch! {
     /// Writes the best lead of each of `leads.len()` interleaved classes of the stage's patterns
@@ -41,7 +60,7 @@ dispatch! {
     fn rank = rank_with(
         stage: &Stage,
         texels: &RankTexels,
-        products: &mut Products,
+        fields: &mut Fields,
         leads: &mut [[Lead; LANES]],
     )
 }
@@ -51,21 +70,20 @@ fn rank_with<S: Simd>(
     s: S,
     stage: &Stage,
     texels: &RankTexels,
-    products: &mut Products,
+    fields: &mut Fields,
     leads: &mut [[Lead; LANES]],
 ) {
-    products.0.resize(stage.terms.len(), [0; LANES]);
-    for (term, out) in stage.terms.iter().zip(&mut products.0) {
-        let share = (term.share * 16.0) as u16;
-        let texels = &texels.texels[usize::from(term.texel)];
+    fields.products.resize(stage.links.len(), [0; LANES]);
+    for (link, out) in stage.links.iter().zip(&mut fields.products) {
+        let texels = &texels.texels[usize::from(link.texel)];
         for lane in 0..LANES {
-            out[lane] = (texels[lane] * share + 4) >> 3;
+            out[lane] = (texels[lane] * u16::from(link.sixteenths) + 4) >> 3;
         }
     }
     match stage.config.partitions {
-        2 => rank_partitions::<S, 2>(s, stage, texels, &products.0, leads),
-        3 => rank_partitions::<S, 3>(s, stage, texels, &products.0, leads),
-        4 => rank_partitions::<S, 4>(s, stage, texels, &products.0, leads),
+        2 => rank_partitions::<S, 2>(s, stage, texels, fields, leads),
+        3 => rank_partitions::<S, 3>(s, stage, texels, fields, leads),
+        4 => rank_partitions::<S, 4>(s, stage, texels, fields, leads),
         _ => leads.fill([Lead::default(); LANES]),
     }
 }
@@ -75,7 +93,7 @@ fn rank_partitions<S: Simd, const P: usize>(
     s: S,
     stage: &Stage,
     texels: &RankTexels,
-    products: &[Words],
+    fields: &mut Fields,
     leads: &mut [[Lead; LANES]],
 ) {
     let classes = leads.len();
@@ -85,7 +103,7 @@ fn rank_partitions<S: Simd, const P: usize>(
         let mut winners = [0_u32; LANES];
         for index in (class..stage.candidates.len()).step_by(classes) {
             let (offsets, keys) =
-                measure::<S, P>(s, &stage.candidates[index], texels, products, stage.weights());
+                measure::<S, P>(s, &stage.candidates[index], texels, fields, stage.weights());
             for lane in 0..LANES {
                 let height = f32::from(keys[lane] & !7);
                 let merit = offsets[lane] + height * height * scale;
@@ -101,18 +119,16 @@ fn rank_partitions<S: Simd, const P: usize>(
     }
 }
 
-/// Σ n_p·m_p² about the middle, and twice the largest Σ|c_g| of all signs with the number of these
-/// signs, in Gray code, in the lowest three bits.
+/// Σ n_p·m_p² about the middle, and what [`heights`] returns.
 #[inline(always)]
 fn measure<S: Simd, const P: usize>(
     s: S,
     candidate: &Candidate,
     texels: &RankTexels,
-    products: &[Words],
+    fields: &mut Fields,
     weights: usize,
 ) -> ([f32; LANES], Words) {
     let mut offsets = [0.0; LANES];
-    let mut means = [[0; LANES]; P];
     let mut rest = &candidate.by_partition[..];
     for partition in 0..P {
         let own;
@@ -124,44 +140,53 @@ fn measure<S: Simd, const P: usize>(
         let mut sums = [0; LANES];
         s.store_words(sum, &mut sums);
         let count = own.len() as f32;
+        let mut means = [0; LANES];
         for lane in 0..LANES {
-            let excess = f32::from(sums[lane]) - 127.5 * count;
-            offsets[lane] += excess * excess / count;
-            means[partition][lane] = (f32::from(sums[lane]) * (256.0 / count)) as i32 as u16;
+            let sum = f32::from(sums[lane]);
+            let excess = sum - 128.0 * count;
+            offsets[lane] += excess * excess * (1.0 / count);
+            means[lane] = (sum * (MEAN_ONE / count)) as i32 as u16;
         }
+        fields.sums[SLOTS + partition] = means;
     }
-    let mut sums = [[0; LANES]; SLOTS];
-    for (product, &slot) in products.iter().zip(&candidate.slots) {
-        let sum = &mut sums[usize::from(slot)];
-        s.store_words(s.add_words(s.words(sum), s.words(product)), sum);
-    }
-    (offsets, heights::<S, P>(s, &sums, &candidate.masses, &means, weights))
+    gather::<S, P>(s, candidate, fields, weights);
+    (offsets, heights::<S, P>(s, &fields.sums, weights))
 }
 
+/// Twice the inner products of each partition's texels, less their mean, with the grid weights.
 #[inline(always)]
-fn heights<S: Simd, const P: usize>(
+fn gather<S: Simd, const P: usize>(
     s: S,
-    sums: &[Words; SLOTS],
-    masses: &[u16],
-    means: &[Words; P],
+    candidate: &Candidate,
+    fields: &mut Fields,
     weights: usize,
-) -> Words {
+) {
+    for partition in 0..P {
+        for weight in 0..weights {
+            let slot = 64 * partition + weight;
+            let mass = s.splat_word(candidate.masses[slot]);
+            let share = s.mul_high_words(s.words(&fields.sums[SLOTS + partition]), mass);
+            s.store_words(s.sub_words(s.splat_word(0), share), &mut fields.sums[slot]);
+        }
+    }
+    for (product, &slot) in fields.products.iter().zip(&candidate.slots) {
+        let sum = &mut fields.sums[usize::from(slot)];
+        s.store_words(s.add_words(s.words(sum), s.words(product)), sum);
+    }
+}
+
+/// Twice the largest Σ|c_g| of all signs with the number of these signs, in Gray code, in the
+/// lowest three bits.
+#[inline(always)]
+fn heights<S: Simd, const P: usize>(s: S, sums: &[Words; SLOTS + 4], weights: usize) -> Words {
     let zero = s.splat_word(0);
-    let means: [S::Words; P] = std::array::from_fn(
-        #[inline(always)]
-        |partition| s.words(&means[partition]),
-    );
     let signs = 1 << (P - 1);
     let mut heights = [zero; 8];
-    let (sums, _) = sums.as_chunks::<4>();
-    let (masses, _) = masses.as_chunks::<4>();
-    for (sums, masses) in sums.iter().zip(masses).take(weights) {
+    for weight in 0..weights.min(64) {
         let mut field = zero;
         let mut twice = [zero; P];
         for partition in 0..P {
-            let mass = s.splat_word(masses[partition]);
-            let mean = s.mul_high_words(means[partition], mass);
-            let part = s.sub_words(s.words(&sums[partition]), mean);
+            let part = s.words(&sums[64 * partition + weight]);
             twice[partition] = s.add_words(part, part);
             field = s.add_words(field, part);
         }

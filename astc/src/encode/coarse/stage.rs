@@ -7,8 +7,10 @@ use crate::tables::{Infill, PartitionPattern, distinct_patterns};
 
 /// Most places where a partition meets a grid weight.
 pub(super) const SLOTS: usize = 4 * 64;
-/// Fixed point of [`Candidate::masses`].
+/// Fixed point of [`Candidate::masses`]; with [`MEAN_ONE`], 2·2^16.
 const MASS_ONE: f32 = 512.0;
+/// Fixed point of the means that these are multiplied with.
+pub(super) const MEAN_ONE: f32 = 256.0;
 
 /// A grid weight's part in one texel.
 #[derive(Debug, Clone, Copy)]
@@ -28,10 +30,19 @@ pub(super) struct Candidate {
     pub(super) by_partition: Vec<u8>,
     /// Texels of each partition.
     pub(super) counts: [usize; 4],
-    /// For each term of the grid its slot: 4·(grid weight) + partition.
+    /// For each link the slot that its product goes to: 64·partition + grid weight.
     pub(super) slots: Vec<u8>,
-    /// Sum of the shares in each slot, times 512.
+    /// Sum of the shares in each slot of the partitions in use, times 512.
     pub(super) masses: Vec<u16>,
+}
+
+/// A [`Term`] in order of texels, in which neighbours go to different grid weights: sums that
+/// follow each other in memory would wait for each other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link {
+    pub(super) texel: u8,
+    weight: u8,
+    pub(super) sixteenths: u8,
 }
 
 /// A configuration, its grid and the patterns that are ranked.
@@ -42,6 +53,7 @@ pub(super) struct Stage {
     pub(super) terms: Vec<Term>,
     /// End of each grid weight's terms.
     pub(super) term_ends: Vec<usize>,
+    pub(super) links: Vec<Link>,
     /// Sum of all squared shares.
     pub(super) energy: f32,
     pub(super) candidates: Vec<Candidate>,
@@ -61,6 +73,7 @@ impl Stage {
         let config = Config::with_grid(width, height, plan.partitions, plan.levels)?;
         let weights = usize::from(width) * usize::from(height);
         let mut reach = vec![Vec::new(); weights];
+        let mut links = Vec::new();
         for (texel, point) in (0..).zip(Infill::new(footprint, width, height).points()) {
             let first = usize::from(point.first);
             let below = first + usize::from(width);
@@ -68,6 +81,7 @@ impl Stage {
             {
                 if share > 0 {
                     reach[index].push(Term { texel, share: f32::from(share) / 16.0 });
+                    links.push(Link { texel, weight: index as u8, sixteenths: share });
                 }
             }
         }
@@ -79,7 +93,7 @@ impl Stage {
         }
         let terms = reach.concat();
         let energy = terms.iter().map(|term| term.share * term.share).sum();
-        let mut stage = Self { config, terms, term_ends, energy, candidates: Vec::new(), tries };
+        let mut stage = Self { config, terms, term_ends, links, energy, candidates: Vec::new(), tries };
         let patterns = if plan.partitions == 1 {
             vec![PartitionPattern { seed: 0, texels: vec![0; footprint.texels()] }]
         } else {
@@ -91,16 +105,14 @@ impl Stage {
     }
 
     fn candidate(&self, pattern: PartitionPattern) -> Candidate {
-        let mut slots = Vec::with_capacity(self.terms.len());
         let mut shares = [0.0; SLOTS];
-        let mut start = 0;
-        for (weight, &end) in self.term_ends.iter().enumerate() {
-            for term in &self.terms[start..end] {
-                let slot = 4 * weight + usize::from(pattern.texels[usize::from(term.texel)]);
-                shares[slot] += term.share;
-                slots.push(slot as u8);
-            }
-            start = end;
+        let slots: Vec<u8> = self
+            .links
+            .iter()
+            .map(|link| 64 * pattern.texels[usize::from(link.texel)] + link.weight)
+            .collect();
+        for (link, &slot) in self.links.iter().zip(&slots) {
+            shares[usize::from(slot)] += f32::from(link.sixteenths) / 16.0;
         }
         let mut by_partition: Vec<u8> = (0..pattern.texels.len() as u8).collect();
         by_partition.sort_by_key(|&texel| pattern.texels[usize::from(texel)]);
@@ -110,7 +122,10 @@ impl Stage {
             owners: pattern.texels,
             by_partition,
             slots,
-            masses: shares.iter().map(|share| (share * MASS_ONE) as u16).collect(),
+            masses: shares[..64 * self.config.partitions]
+                .iter()
+                .map(|share| (share * MASS_ONE) as u16)
+                .collect(),
         }
     }
 
