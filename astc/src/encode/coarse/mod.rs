@@ -139,16 +139,17 @@ impl CoarseSearch {
 
 impl Stage {
     fn pack(&self, lead: Lead, fits: &Fits, lane: usize) -> u128 {
-        let mut ends = [0; 8];
-        for (pair, out) in fits.ends.iter().zip(ends.as_chunks_mut::<2>().0) {
-            *out = pair.map(|end| end[lane] as u8);
+        let candidate = &self.candidates[usize::from(lead.candidate)];
+        let mut ends = [[0; 2]; 4];
+        for (pair, &number) in fits.ends.iter().zip(&candidate.numbers) {
+            ends[usize::from(number)] = pair.map(|end| end[lane] as u8);
         }
         let mut steps = [0; 64];
         for (weight, step) in fits.weights.iter().zip(&mut steps) {
             *step = self.config.step_numbers[(weight[lane] * 64.0) as usize];
         }
-        let seed = self.candidates[usize::from(lead.candidate)].seed;
-        self.config.pack_grid(seed, &ends[..2 * self.config.partitions], &steps[..self.weights()])
+        let ends = &ends.as_flattened()[..2 * self.config.partitions];
+        self.config.pack_grid(candidate.seed, ends, &steps[..self.weights()])
     }
 }
 

@@ -44,13 +44,42 @@ impl RankTexels {
 pub(super) struct Fields {
     /// Twice the product of texel and share of each of the stage's links.
     products: Vec<Words>,
-    /// What [`Candidate::slots`] index, and behind that the mean of each partition.
+    /// Sum of the products of each grid weight.
+    totals: [Words; 64],
+    /// Sum of all texels.
+    total: Words,
+    /// What [`Route::slot`](super::stage::Route::slot) indexes, and behind that the mean of each
+    /// partition.
     sums: [Words; SLOTS + 4],
 }
 
 impl Fields {
     pub(super) fn new() -> Box<Self> {
-        Box::new(Self { products: Vec::new(), sums: [[0; LANES]; SLOTS + 4] })
+        Box::new(Self {
+            products: Vec::new(),
+            totals: [[0; LANES]; 64],
+            total: [0; LANES],
+            sums: [[0; LANES]; SLOTS + 4],
+        })
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(&mut self, s: S, stage: &Stage, texels: &RankTexels) {
+        self.products.resize(stage.links.len(), [0; LANES]);
+        self.totals = [[0; LANES]; 64];
+        for (link, product) in stage.links.iter().zip(&mut self.products) {
+            let texels = &texels.texels[usize::from(link.texel)];
+            for lane in 0..LANES {
+                product[lane] = (texels[lane] * u16::from(link.sixteenths) + 4) >> 3;
+            }
+            let total = &mut self.totals[usize::from(link.weight)];
+            s.store_words(s.add_words(s.words(total), s.words(product)), total);
+        }
+        let mut total = s.splat_word(0);
+        for texel in &texels.texels[..stage.candidates[0].owners.len()] {
+            total = s.add_words(total, s.words(texel));
+        }
+        s.store_words(total, &mut self.total);
     }
 }
 
@@ -73,13 +102,7 @@ fn rank_with<S: Simd>(
     fields: &mut Fields,
     leads: &mut [[Lead; LANES]],
 ) {
-    fields.products.resize(stage.links.len(), [0; LANES]);
-    for (link, out) in stage.links.iter().zip(&mut fields.products) {
-        let texels = &texels.texels[usize::from(link.texel)];
-        for lane in 0..LANES {
-            out[lane] = (texels[lane] * u16::from(link.sixteenths) + 4) >> 3;
-        }
-    }
+    fields.multiply(s, stage, texels);
     match stage.config.partitions {
         2 => rank_partitions::<S, 2>(s, stage, texels, fields, leads),
         3 => rank_partitions::<S, 3>(s, stage, texels, fields, leads),
@@ -130,16 +153,21 @@ fn measure<S: Simd, const P: usize>(
 ) -> ([f32; LANES], Words) {
     let mut offsets = [0.0; LANES];
     let mut rest = &candidate.by_partition[..];
+    let mut left = s.words(&fields.total);
     for partition in 0..P {
-        let own;
-        (own, rest) = rest.split_at(candidate.counts[partition]);
-        let mut sum = s.splat_word(0);
-        for &texel in own {
-            sum = s.add_words(sum, s.words(&texels.texels[usize::from(texel)]));
+        let mut sum = left;
+        if partition + 1 < P {
+            let own;
+            (own, rest) = rest.split_at(candidate.counts[partition]);
+            sum = s.splat_word(0);
+            for &texel in own {
+                sum = s.add_words(sum, s.words(&texels.texels[usize::from(texel)]));
+            }
+            left = s.sub_words(left, sum);
         }
         let mut sums = [0; LANES];
         s.store_words(sum, &mut sums);
-        let count = own.len() as f32;
+        let count = candidate.counts[partition] as f32;
         let mut means = [0; LANES];
         for lane in 0..LANES {
             let sum = f32::from(sums[lane]);
@@ -153,7 +181,8 @@ fn measure<S: Simd, const P: usize>(
     (offsets, heights::<S, P>(s, &fields.sums, weights))
 }
 
-/// Twice the inner products of each partition's texels, less their mean, with the grid weights.
+/// Twice the inner products of the grid weights with each partition's texels less their mean, and
+/// in place of the last partition with all texels less the means of their partitions.
 #[inline(always)]
 fn gather<S: Simd, const P: usize>(
     s: S,
@@ -161,17 +190,22 @@ fn gather<S: Simd, const P: usize>(
     fields: &mut Fields,
     weights: usize,
 ) {
-    for partition in 0..P {
-        for weight in 0..weights {
-            let slot = 64 * partition + weight;
-            let mass = s.splat_word(candidate.masses[slot]);
-            let share = s.mul_high_words(s.words(&fields.sums[SLOTS + partition]), mass);
-            s.store_words(s.sub_words(s.splat_word(0), share), &mut fields.sums[slot]);
+    let masses = candidate.masses.as_chunks::<4>().0;
+    for ((weight, masses), total) in masses.iter().enumerate().zip(&fields.totals).take(weights) {
+        let mut all = s.words(total);
+        for partition in 0..P {
+            // The mean is read again each time: hoisting it splits the multiplication badly.
+            let mean = s.words(&fields.sums[SLOTS + partition]);
+            let share = s.mul_high_words(mean, s.splat_word(masses[partition]));
+            all = s.sub_words(all, share);
+            let start = if partition + 1 < P { s.sub_words(s.splat_word(0), share) } else { all };
+            s.store_words(start, &mut fields.sums[4 * weight + partition]);
         }
     }
-    for (product, &slot) in fields.products.iter().zip(&candidate.slots) {
-        let sum = &mut fields.sums[usize::from(slot)];
-        s.store_words(s.add_words(s.words(sum), s.words(product)), sum);
+    for route in &candidate.routes {
+        let product = s.words(&fields.products[usize::from(route.link)]);
+        let sum = &mut fields.sums[usize::from(route.slot)];
+        s.store_words(s.add_words(s.words(sum), product), sum);
     }
 }
 
@@ -182,13 +216,12 @@ fn heights<S: Simd, const P: usize>(s: S, sums: &[Words; SLOTS + 4], weights: us
     let zero = s.splat_word(0);
     let signs = 1 << (P - 1);
     let mut heights = [zero; 8];
-    for weight in 0..weights.min(64) {
-        let mut field = zero;
+    for sums in sums.as_chunks::<4>().0.iter().take(weights) {
+        let mut field = s.words(&sums[P - 1]);
         let mut twice = [zero; P];
-        for partition in 0..P {
-            let part = s.words(&sums[64 * partition + weight]);
+        for partition in 0..P - 1 {
+            let part = s.words(&sums[partition]);
             twice[partition] = s.add_words(part, part);
-            field = s.add_words(field, part);
         }
         for order in 0..signs {
             if order > 0 {

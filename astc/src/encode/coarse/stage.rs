@@ -20,20 +20,31 @@ pub(super) struct Term {
     pub(super) share: f32,
 }
 
-/// A partition pattern as ranking and fitting need it.
+/// A partition pattern as ranking and fitting need it: partitions renumbered so that the last has
+/// the most texels.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) seed: u16,
+    /// The block's number of each partition.
+    pub(super) numbers: [u8; 4],
     /// Partition of each texel.
     pub(super) owners: Vec<u8>,
-    /// Texels of each partition, one partition after the other.
-    pub(super) by_partition: Vec<u8>,
     /// Texels of each partition.
     pub(super) counts: [usize; 4],
-    /// For each link the slot that its product goes to: 64·partition + grid weight.
-    pub(super) slots: Vec<u8>,
-    /// Sum of the shares in each slot of the partitions in use, times 512.
+    /// Texels of each partition but the last, one partition after the other.
+    pub(super) by_partition: Vec<u8>,
+    /// Links of the texels of each partition but the last.
+    pub(super) routes: Vec<Route>,
+    /// Sum of the shares in each slot, times 512.
     pub(super) masses: Vec<u16>,
+}
+
+/// Where the product of a link belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) link: u16,
+    /// 4·(grid weight) + partition.
+    pub(super) slot: u8,
 }
 
 /// A [`Term`] in order of texels, in which neighbours go to different grid weights: sums that
@@ -41,7 +52,7 @@ pub(super) struct Candidate {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link {
     pub(super) texel: u8,
-    weight: u8,
+    pub(super) weight: u8,
     pub(super) sixteenths: u8,
 }
 
@@ -100,32 +111,41 @@ impl Stage {
             distinct_patterns(footprint, plan.partitions)
         };
         stage.candidates =
-            patterns.into_iter().step_by(every).map(|pattern| stage.candidate(pattern)).collect();
+            patterns.iter().step_by(every).map(|pattern| stage.candidate(pattern)).collect();
         Some(stage)
     }
 
-    fn candidate(&self, pattern: PartitionPattern) -> Candidate {
+    fn candidate(&self, pattern: &PartitionPattern) -> Candidate {
+        let last = self.config.partitions - 1;
+        let given: [usize; 4] = pattern.counts();
+        let largest = (0..=last).rev().max_by_key(|&partition| given[partition]).unwrap_or(last);
+        let mut numbers = [0, 1, 2, 3];
+        numbers.swap(largest, last);
+        // Swapping two numbers is its own inverse.
+        let owners: Vec<u8> =
+            pattern.texels.iter().map(|&number| numbers[usize::from(number)]).collect();
         let mut shares = [0.0; SLOTS];
-        let slots: Vec<u8> = self
-            .links
-            .iter()
-            .map(|link| 64 * pattern.texels[usize::from(link.texel)] + link.weight)
-            .collect();
-        for (link, &slot) in self.links.iter().zip(&slots) {
+        let mut routes = Vec::new();
+        for (index, link) in (0..).zip(&self.links) {
+            let owner = owners[usize::from(link.texel)];
+            let slot = 4 * link.weight + owner;
             shares[usize::from(slot)] += f32::from(link.sixteenths) / 16.0;
+            if usize::from(owner) < last {
+                routes.push(Route { link: index, slot });
+            }
         }
-        let mut by_partition: Vec<u8> = (0..pattern.texels.len() as u8).collect();
-        by_partition.sort_by_key(|&texel| pattern.texels[usize::from(texel)]);
+        let mut by_partition: Vec<u8> = (0..owners.len() as u8)
+            .filter(|&texel| usize::from(owners[usize::from(texel)]) < last)
+            .collect();
+        by_partition.sort_by_key(|&texel| owners[usize::from(texel)]);
         Candidate {
             seed: pattern.seed,
-            counts: pattern.counts(),
-            owners: pattern.texels,
+            numbers,
+            counts: numbers.map(|number| given[usize::from(number)]),
+            owners,
             by_partition,
-            slots,
-            masses: shares[..64 * self.config.partitions]
-                .iter()
-                .map(|share| (share * MASS_ONE) as u16)
-                .collect(),
+            routes,
+            masses: shares.iter().map(|share| (share * MASS_ONE) as u16).collect(),
         }
     }
 
