@@ -95,13 +95,7 @@ dispatch! {
 }
 
 #[inline(always)]
-fn fit_with<S: Simd>(
-    s: S,
-    stage: &Stage,
-    jobs: &[Job<'_>; JOBS],
-    rounds: usize,
-    fits: &mut Fits,
-) {
+fn fit_with<S: Simd>(s: S, stage: &Stage, jobs: &[Job<'_>; JOBS], rounds: usize, fits: &mut Fits) {
     match stage.config.partitions {
         1 => fit_partitions::<S, 1>(s, stage, jobs, rounds, fits),
         2 => fit_partitions::<S, 2>(s, stage, jobs, rounds, fits),

@@ -104,7 +104,8 @@ impl Stage {
         }
         let terms = reach.concat();
         let energy = terms.iter().map(|term| term.share * term.share).sum();
-        let mut stage = Self { config, terms, term_ends, links, energy, candidates: Vec::new(), tries };
+        let mut stage =
+            Self { config, terms, term_ends, links, energy, candidates: Vec::new(), tries };
         let patterns = if plan.partitions == 1 {
             vec![PartitionPattern { seed: 0, texels: vec![0; footprint.texels()] }]
         } else {
