@@ -6,7 +6,10 @@ mod astcenc;
 mod random_blocks;
 
 use astcenc::Astcenc;
-use compress_model_astc::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Footprint, Params};
+use compress_model_astc::encode::Preset;
+use compress_model_astc::{
+    ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Footprint, Params, RowScale,
+};
 use ctt_astcenc::{Flags, Profile};
 use half::f16;
 use rand::{RngExt, SeedableRng};
@@ -73,5 +76,36 @@ fn decoded_weights_equal_scaled_texels() {
                 assert_eq!(got.to_bits(), want.to_bits(), "{footprint} {decode:?} {row} {col}");
             }
         }
+    }
+}
+
+#[test]
+fn encoded_weights_decode_in_astcenc_as_here() {
+    let mut rng = Pcg64Mcg::seed_from_u64(12);
+    for footprint in Footprint::ALL {
+        let (rows, cols) = (2 * footprint.height() + 1, 5 * footprint.width() + 3);
+        let weights: Vec<f32> =
+            (0..rows * cols).map(|_| rng.random_range(-1.0..1.0_f32).powi(3)).collect();
+        let grid = BlockGrid::new(rows, cols, footprint);
+        let decode = DecodeMode::Unorm8;
+        let encoder = Encoder::Native(Preset::Default, RowScale::Searched);
+        let mut coder = Coder::new(Params { footprint, decode, encoder }).unwrap();
+        let (mut blocks, mut scales) = (vec![0; grid.byte_len()], vec![f16::ZERO; rows]);
+        coder.encode_rows(&weights, rows, cols, &mut blocks, &mut scales).unwrap();
+        let mut decoded = vec![f32::NAN; rows * cols];
+        coder.decode_rows(&blocks, &scales, rows, cols, &mut decoded).unwrap();
+
+        let reds = reds(&blocks, &grid, decode);
+        let stride = grid.blocks_across() * footprint.width();
+        let (mut signal, mut noise) = (0.0, 0.0);
+        for (index, (weight, got)) in weights.iter().zip(&decoded).enumerate() {
+            let (row, col) = (index / cols, index % cols);
+            let want = scales[row].to_f32() * (2.0 * reds[row * stride + col] - 1.0);
+            assert_eq!(got.to_bits(), want.to_bits(), "{footprint} {row} {col}");
+            signal += weight * weight;
+            noise += (weight - want) * (weight - want);
+        }
+        // An error colour or a misplaced field would be worse than zeros.
+        assert!(noise < 0.8 * signal, "{footprint}: {noise} of {signal}");
     }
 }

@@ -98,7 +98,7 @@ impl NativeEncoder {
             stages,
             trial_stages,
             trial: Trial::new(footprint, preset),
-            coarse: CoarseSearch::new(footprint, mode, preset),
+            coarse: CoarseSearch::new(footprint, preset, level),
             decoder: None,
             batch: Batch::new(footprint, level),
             finish: if preset == Preset::Fast { Finish::Quick } else { Finish::Exact },
@@ -233,7 +233,7 @@ impl NativeEncoder {
         let across = grid.blocks_across();
         let mut frames: Option<(usize, Frame)> = None;
         self.batch.clear();
-        for (slot, out) in out.iter_mut().enumerate() {
+        for slot in 0..out.len() {
             let (number, column) = ((first + slot) / across, (first + slot) % across);
             let band = band(grid, number, w, importance);
             let window = band.window(column, width);
@@ -244,15 +244,13 @@ impl NativeEncoder {
                     &frames.insert((number, Frame::new(self.footprint, scales))).1
                 }
             };
-            match &self.coarse {
-                Some(coarse) => {
-                    let texels = CoarseTexels::new(self.footprint, frame, &window);
-                    *out = coarse.encode(&texels).0.to_le_bytes();
-                }
+            match &mut self.coarse {
+                Some(coarse) => coarse.push(CoarseTexels::new(self.footprint, frame, &window)),
                 None => self.batch.push(frame, &window, false),
             }
         }
-        if self.coarse.is_some() {
+        if let Some(coarse) = &mut self.coarse {
+            coarse.encode(out);
             return;
         }
         let searcher = Searcher {

@@ -33,10 +33,14 @@ pub(super) fn pack(config: &Config, pattern: &Pattern, texels: usize, fit: &Fit)
 }
 
 impl Config {
-    /// The block of a configuration with one partition: indices of the ends and of the weights.
-    pub(crate) fn pack_single(&self, ends: &[u8; 2], steps: &[u8]) -> u128 {
+    /// The block of a pattern's seed (0 with one partition) and the indices of the ends, two a
+    /// partition, and of the grid's weights.
+    pub(crate) fn pack_grid(&self, seed: u16, ends: &[u8], steps: &[u8]) -> u128 {
+        let several = usize::from(self.partitions > 1);
         u128::from(self.mode)
-            | self.end_sequence.pack(ends) << ENDPOINTS_AT[0]
+            | ((self.partitions as u128 - 1) << 11)
+            | u128::from(seed) << 13
+            | self.end_sequence.pack(ends) << ENDPOINTS_AT[several]
             | self.step_sequence.pack(steps).reverse_bits()
     }
 }

@@ -116,10 +116,12 @@ impl NativeEncoder {
         let sample = blocks.min((blocks / self.trial.every).clamp(8, self.trial.most));
         let frame = Frame::new(self.footprint, scales);
         let windows = (0..sample).map(|number| band.window(number * blocks / sample, width));
-        if let Some(coarse) = &self.coarse {
+        if let Some(coarse) = &mut self.coarse {
             // Clipping is part of this error, so it is not added.
-            let texels = windows.map(|window| CoarseTexels::new(self.footprint, &frame, &window));
-            return texels.map(|texels| f64::from(coarse.encode(&texels).1)).sum();
+            for window in windows {
+                coarse.push(CoarseTexels::new(self.footprint, &frame, &window));
+            }
+            return coarse.estimate();
         }
         let searcher = Searcher {
             level: self.level,

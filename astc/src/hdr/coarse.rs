@@ -269,7 +269,7 @@ impl Grid {
             .sum();
         let (first, second) = self.ends.ranks(code)?;
         let format = u128::from(code.family.format()) << 13;
-        let bits = format | self.config.pack_single(&[first, second], &state.steps);
+        let bits = format | self.config.pack_grid(0, &[first, second], &state.steps);
         Some(Coded { bits, offset, error })
     }
 }

@@ -190,6 +190,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn mul_high_words(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_mulhi_epu16(a, b) }
+    }
+
+    #[inline(always)]
     fn scale_words(self, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: see the head of the file.
         unsafe { _mm256_mulhrs_epi16(a, b) }

@@ -175,6 +175,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn mul_high_words(self, a: __m256i, b: __m256i) -> __m256i {
+        self.narrow.mul_high_words(a, b)
+    }
+
+    #[inline(always)]
     fn scale_words(self, a: __m256i, b: __m256i) -> __m256i {
         self.narrow.scale_words(a, b)
     }

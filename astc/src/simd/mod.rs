@@ -72,6 +72,8 @@ pub(crate) trait Simd: Copy {
     /// a - b modulo 2^16.
     fn sub_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
     fn min_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// (a·b) >> 16.
+    fn mul_high_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// a·b / 2^15, rounded to nearest, halves up; lanes below 2^15.
     fn scale_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// The smallest lane.
@@ -216,6 +218,7 @@ mod tests {
             s.add_words(p, q),
             s.sub_words(p, q),
             s.min_words(p, q),
+            s.mul_high_words(p, q),
             s.scale_words(s.words(&half(first)[0]), s.words(&half(second)[1])),
         ] {
             let mut lanes = [0; 16];

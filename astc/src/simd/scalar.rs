@@ -85,8 +85,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn mul_high_wide(self, a: [[u16; 16]; 2], b: [[u16; 16]; 2]) -> [[u16; 16]; 2] {
-        let high = |x, y| ((u32::from(x) * u32::from(y)) >> 16) as u16;
-        zip(a, b, |x, y| zip(x, y, high))
+        zip(a, b, |x, y| self.mul_high_words(x, y))
     }
 
     #[inline(always)]
@@ -148,6 +147,11 @@ impl Simd for Scalar {
     #[inline(always)]
     fn min_words(self, a: [u16; 16], b: [u16; 16]) -> [u16; 16] {
         zip(a, b, Ord::min)
+    }
+
+    #[inline(always)]
+    fn mul_high_words(self, a: [u16; 16], b: [u16; 16]) -> [u16; 16] {
+        zip(a, b, |x, y| ((u32::from(x) * u32::from(y)) >> 16) as u16)
     }
 
     #[inline(always)]
