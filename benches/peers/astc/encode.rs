@@ -7,7 +7,7 @@
 //!
 //! `synthetic` codes i.i.d. Gaussian, Laplace and Student-t(4) weights and a Gaussian matrix with
 //! one weight at 40 sigma; a file, a band of `rows` rows (120; "all" for whole tensors) from the
-//! middle of every two-dimensional f32 tensor that is not an embedding. Prints signal-to-noise
+//! middle of every two-dimensional f32 tensor that is no embedding or other small table. Prints signal-to-noise
 //! ratios in decibels and, for the sum of all matrices, M weights/s from the median of the repeats
 //! (encoding on one thread, tables made beforehand) and the ratio to `astcenc -medium`; for a file
 //! also the least, median and largest ratio, and the worst differences to astcenc on one tensor.
@@ -43,6 +43,9 @@ const ENCODERS: [(&str, Encoder); 10] = [
 const MEDIUM: usize = 7;
 const THOROUGH: usize = 8;
 const EXHAUSTIVE: usize = 9;
+
+/// Matrices with a shorter side are tables (of relative positions, say), not linear layers.
+const LEAST_SIDE: usize = 64;
 
 struct Matrix {
     name: String,
@@ -191,7 +194,8 @@ fn from_file(bytes: &[u8], band_rows: usize) -> Result<Vec<Matrix>, Box<dyn Erro
     for name in names {
         let tensor = file.tensor(name)?;
         let &[total_rows, cols] = tensor.shape() else { continue };
-        if tensor.dtype() != safetensors::Dtype::F32 || name.contains("embedding") {
+        let table = name.contains("embedding") || total_rows.min(cols) < LEAST_SIDE;
+        if table || tensor.dtype() != safetensors::Dtype::F32 {
             continue;
         }
         let rows = band_rows.min(total_rows);
