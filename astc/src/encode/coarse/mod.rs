@@ -183,3 +183,68 @@ impl CoarseTexels {
         Self { position, root, error_scale: largest }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DecodeMode;
+    use crate::decode::LuminanceDecoder;
+    use half::f16;
+
+    /// Texels that follow a legal block exactly: 12x12 with a smooth field, whose ends fall with
+    /// the weight in two of four partitions.
+    fn follow(stage: &Stage, index: usize, falling: u8) -> CoarseTexels {
+        let candidate = &stage.candidates[index];
+        let mut u = [0.0; Footprint::MAX_TEXELS];
+        let mut start = 0;
+        for (weight, &end) in stage.term_ends.iter().enumerate() {
+            let level = if (weight / 3) % 2 == 0 { 1.0 } else { 0.0 };
+            for term in &stage.terms[start..end] {
+                u[usize::from(term.texel)] += level * term.share;
+            }
+            start = end;
+        }
+        let ends = |partition: u8| {
+            let low = 4.0 * 255.0 / 19.0;
+            let high = (12.0 + f32::from(partition)) * 255.0 / 19.0;
+            if falling >> partition & 1 == 1 { (high, low) } else { (low, high) }
+        };
+        let mut texels = CoarseTexels {
+            position: [0.0; Footprint::MAX_TEXELS],
+            root: [1.0; Footprint::MAX_TEXELS],
+            error_scale: 1.0,
+        };
+        for (texel, &owner) in candidate.owners.iter().enumerate() {
+            let (low, high) = ends(owner);
+            texels.position[texel] = low + (high - low) * u[texel];
+        }
+        texels
+    }
+
+    #[test]
+    fn a_representable_block_is_found_and_decodes_as_believed() {
+        let footprint = Footprint::new(12, 12).unwrap();
+        let mut search = CoarseSearch::new(footprint, Preset::Best, Level::detect()).unwrap();
+        let wanted = [(17, 0b011), (205, 0b110), (411, 0b101)];
+        for (index, falling) in wanted {
+            search.push(follow(&search.stages[0], index, falling));
+        }
+        let blocks: Vec<[f32; Footprint::MAX_TEXELS]> =
+            search.blocks.iter().map(|block| block.position).collect();
+        let mut out = [[0; 16]; 3];
+        search.encode(&mut out);
+        let mut decoder = LuminanceDecoder::new(footprint, DecodeMode::Unorm8);
+        for ((bits, position), choice) in out.iter().zip(&blocks).zip(&search.choices) {
+            let mut decoded = [0.0; 144];
+            decoder.decode_strip(bits, &[f16::ONE; 12], 12, &mut decoded);
+            let error: f32 = decoded
+                .iter()
+                .zip(position)
+                .map(|(value, position)| (127.5 + 127.5 * value - position).powi(2))
+                .sum();
+            // Endpoints, weights and texels are rounded to whole steps.
+            assert!(error < 144.0, "{error}");
+            assert!((error - choice.error).abs() < 144.0, "{error}, not {}", choice.error);
+        }
+    }
+}

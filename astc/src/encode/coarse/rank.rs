@@ -6,8 +6,8 @@
 //! φ are the shares of all weights in all texels, as far as the hats do not overlap; the means
 //! capture Σ n_p·m_p². The sum of both predicts the fit well: on i.i.d. Gaussian texels one of the
 //! eight best patterns is within 0.1 dB of the best of all. The signs matter as much as the
-//! pattern, since they turn texels that alternate into a field that a coarse grid can follow; all
-//! are tried but the common one, which weights can take.
+//! pattern, since they turn texels that alternate into a field that a coarse grid can follow. The
+//! last partition's stays positive: turning all signs is the same as turning all weights.
 
 use super::stage::{Candidate, MEAN_ONE, SLOTS, Stage};
 use crate::simd::{Simd, dispatch};
