@@ -39,8 +39,10 @@ mod grid;
 mod row_scale;
 mod simd;
 pub mod tables;
+mod texture;
 
 pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params, RowScale};
 pub use error::Error;
 pub use footprint::Footprint;
 pub use grid::BlockGrid;
+pub use texture::{TexelPosition, TextureLayout, Tile};
