@@ -35,6 +35,8 @@ pub mod decode;
 pub mod encode;
 mod error;
 mod footprint;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod grid;
 mod row_scale;
 mod simd;
