@@ -35,7 +35,8 @@ impl Gpu {
             binding: binding.next().expect("invariant: the range has no end"),
             resource,
         });
-        let descriptor = wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries };
+        let descriptor =
+            wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries };
         self.watched("bind buffers", || self.device.create_bind_group(&descriptor))
     }
 }

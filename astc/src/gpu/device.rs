@@ -5,8 +5,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use wgpu::util::DeviceExt;
-
 use super::{AdapterInfo, GpuError, SelfTest};
 
 /// A GPU that is ready to decode.
@@ -148,12 +146,20 @@ impl Gpu {
 
     /// A buffer that shaders read, with `bytes` in it; an empty one gets 16 zero bytes, as no
     /// binding may be empty.
-    pub(super) fn storage(&self, what: &'static str, bytes: &[u8]) -> Result<wgpu::Buffer, GpuError> {
+    pub(super) fn storage(
+        &self,
+        what: &'static str,
+        bytes: &[u8],
+    ) -> Result<wgpu::Buffer, GpuError> {
         self.buffer(what, bytes, wgpu::BufferUsages::STORAGE)
     }
 
     /// A small buffer of constants for one dispatch.
-    pub(super) fn uniform(&self, what: &'static str, words: &[u32]) -> Result<wgpu::Buffer, GpuError> {
+    pub(super) fn uniform(
+        &self,
+        what: &'static str,
+        words: &[u32],
+    ) -> Result<wgpu::Buffer, GpuError> {
         self.buffer(what, bytemuck::cast_slice(words), wgpu::BufferUsages::UNIFORM)
     }
 
@@ -165,9 +171,16 @@ impl Gpu {
     ) -> Result<wgpu::Buffer, GpuError> {
         let bytes = if bytes.is_empty() { &[0; 16] } else { bytes };
         self.check_limit(what, bytes.len() as u64, self.info.max_storage_bytes)?;
-        let descriptor =
-            wgpu::util::BufferInitDescriptor { label: Some(what), contents: bytes, usage };
-        self.watched("upload a buffer", || self.device.create_buffer_init(&descriptor))
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some(what),
+            size: bytes.len() as u64,
+            usage: usage | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let buffer =
+            self.watched("allocate a buffer", || self.device.create_buffer(&descriptor))?;
+        self.watched("upload a buffer", || self.queue.write_buffer(&buffer, 0, bytes))?;
+        Ok(buffer)
     }
 
     /// A buffer of `bytes` bytes that shaders write and [`read`](Self::read) reads.
@@ -240,7 +253,8 @@ impl Gpu {
             action: ACTION,
             message,
         };
-        let polled = self.watched(ACTION, || self.device.poll(wgpu::PollType::wait_indefinitely()))?;
+        let polled =
+            self.watched(ACTION, || self.device.poll(wgpu::PollType::wait_indefinitely()))?;
         polled.map_err(|e| driver(e.to_string()))?;
         match mapped.get() {
             Some(Ok(())) => {}

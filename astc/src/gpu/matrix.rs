@@ -52,8 +52,12 @@ impl GpuMatrix {
             }
             Source::Buffer(buffer) => buffer.as_entire_binding(),
         };
-        let resources =
-            [shape.as_entire_binding(), scales.as_entire_binding(), tables.as_entire_binding(), source];
+        let resources = [
+            shape.as_entire_binding(),
+            scales.as_entire_binding(),
+            tables.as_entire_binding(),
+            source,
+        ];
         let bindings = gpu.bind_group("matrix", &decoder.matrix_layout, resources)?;
         Ok(Self { grid, bindings: Some(bindings) })
     }
@@ -74,8 +78,7 @@ impl Source {
         match decoder.path() {
             DecodePath::Computed(_) => Ok((Self::Buffer(gpu.storage("blocks", blocks)?), None)),
             DecodePath::Sampled(_) => {
-                let limit = gpu.info().max_texture_dimension;
-                let layout = TextureLayout::new(*grid, limit)
+                let layout = array_layout(gpu, grid)
                     .ok_or_else(|| gpu.refused("its textures hold no block"))?;
                 let texture = upload_texture(gpu, decoder.channel, &layout, blocks)?;
                 Ok((Self::Texture(texture), Some(layout)))
@@ -115,21 +118,51 @@ fn shape_words(grid: &BlockGrid, layout: Option<&TextureLayout>) -> [u32; 8] {
     .map(|value| value as u32)
 }
 
+/// The layers of an array texture.
+///
+/// wgpu's GL backend guesses from the size alone what a texture is, and takes one layer for no
+/// array: there a matrix is cut in two.
+fn array_layout(gpu: &Gpu, grid: &BlockGrid) -> Option<TextureLayout> {
+    let layout = TextureLayout::new(*grid, gpu.info().max_texture_dimension)?;
+    if !is_gl(gpu) || layout.layers() > 1 {
+        return Some(layout);
+    }
+    let longer = layout.layer_width().max(layout.layer_height());
+    // A single block cannot be cut.
+    Some(TextureLayout::new(*grid, longer as u32 - 1).unwrap_or(layout))
+}
+
+/// Layers to allocate for those of `layout`: the GL backend takes one for no array, and six
+/// square ones for a cube.
+fn array_layers(gpu: &Gpu, layout: &TextureLayout) -> usize {
+    let layers = layout.layers();
+    let square = layout.layer_width() == layout.layer_height();
+    if is_gl(gpu) && (layers == 1 || (square && layers.is_multiple_of(6))) {
+        return layers + 1;
+    }
+    layers
+}
+
+fn is_gl(gpu: &Gpu) -> bool {
+    gpu.info().backend == wgpu::Backend::Gl.to_str()
+}
+
 fn upload_texture(
     gpu: &Gpu,
     channel: wgpu::AstcChannel,
     layout: &TextureLayout,
     blocks: &[u8],
 ) -> Result<wgpu::Texture, GpuError> {
-    let layers = gpu.info().max_texture_layers;
-    gpu.check_limit("an array texture", layout.layers() as u64, layers.into())?;
+    let layers = array_layers(gpu, layout);
+    let limit = gpu.info().max_texture_layers;
+    gpu.check_limit("layers of a texture", layers as u64, limit.into())?;
     let footprint = layout.grid().footprint;
     let descriptor = wgpu::TextureDescriptor {
         label: Some("weights"),
         size: wgpu::Extent3d {
             width: layout.layer_width() as u32,
             height: layout.layer_height() as u32,
-            depth_or_array_layers: layout.layers() as u32,
+            depth_or_array_layers: layers as u32,
         },
         mip_level_count: 1,
         sample_count: 1,

@@ -279,7 +279,12 @@ fn constant(value: u16) -> u128 {
 }
 
 /// Two blocks of a mode, of random weights and seed: random endpoints, and the two extremes.
-fn luminance(bits: u16, mode: BlockMode, partitions: usize, noise: &mut Noise) -> Option<[u128; 2]> {
+fn luminance(
+    bits: u16,
+    mode: BlockMode,
+    partitions: usize,
+    noise: &mut Noise,
+) -> Option<[u128; 2]> {
     let start = if partitions == 1 { 17 } else { 29 };
     let plane_bits = if mode.dual_plane { 2 } else { 0 };
     let room = (128 - mode.weight_bits()).checked_sub(start + plane_bits)?;

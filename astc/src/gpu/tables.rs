@@ -1,9 +1,7 @@
 //! The lookup tables of decode.wgsl for one footprint, packed into 32-bit words.
 
 use crate::Footprint;
-use crate::tables::{
-    BlockMode, QUINT_BLOCKS, Quant, TRIT_BLOCKS, colour_values, weight_values,
-};
+use crate::tables::{BlockMode, QUINT_BLOCKS, Quant, TRIT_BLOCKS, colour_values, weight_values};
 
 /// Words of the signed values of unorm8 codes, which stand first.
 const UNORM8_WORDS: usize = 256;
@@ -34,12 +32,15 @@ impl Tables {
         tables.add("COLOURS", quants().flat_map(|quant| packed_bytes(colour_values(quant), 64)));
         let weights = quants().take(Quant::WEIGHT_COUNT);
         tables.add("WEIGHTS", weights.flat_map(|quant| packed_bytes(weight_values(quant), 8)));
-        tables.add("ENDPOINT_QUANTS", (0..10).flat_map(|pairs| {
-            (0..128).map(move |bits| endpoint_quant(2 * pairs, bits))
-        }));
-        tables.add("SEQUENCE_BITS", quants().flat_map(|quant| {
-            (0..PAIRS).map(move |pairs| quant.ise_bits(2 * pairs) as u32)
-        }));
+        tables.add(
+            "ENDPOINT_QUANTS",
+            (0..10).flat_map(|pairs| (0..128).map(move |bits| endpoint_quant(2 * pairs, bits))),
+        );
+        tables.add(
+            "SEQUENCE_BITS",
+            quants()
+                .flat_map(|quant| (0..PAIRS).map(move |pairs| quant.ise_bits(2 * pairs) as u32)),
+        );
         tables
     }
 
