@@ -30,43 +30,54 @@ struct Sequence {
     quant: u32,
 }
 
-fn bounded(s: Sequence, position: u32, width: u32) -> u32 {
+// 32 bits from `position` on, zero from `end` on.
+fn window(s: Sequence, position: u32) -> u32 {
     if position >= s.end {
         return 0u;
     }
-    return field(s.bits, position, min(width, s.end - position));
+    let word = position >> 5u;
+    let shift = position & 31u;
+    var value = s.bits[word] >> shift;
+    if shift > 0u && word < 3u {
+        value |= s.bits[word + 1u] << (32u - shift);
+    }
+    let length = s.end - position;
+    return select(value, value & ((1u << (length & 31u)) - 1u), length < 32u);
 }
 
+// Bits of a 64-bit window; at most 8.
+fn part(low: u32, high: u32, position: u32, width: u32) -> u32 {
+    let p = position & 31u;
+    let across = (low >> p) | select(0u, high << (32u - p), p > 0u);
+    return select(across, high >> p, position >= 32u) & ((1u << width) - 1u);
+}
+
+// Groups of five trits share 8 bits and groups of three quints 7, which lie between the plain bits
+// of the values. A range without either has groups of one and shares none.
 fn stored_integer(s: Sequence, index: u32) -> u32 {
-    let range = tables[QUANTS + s.quant];
-    let plain = range & 15u;
-    if (range >> 4u) == 0u {
-        return field(s.bits, s.start + index * plain, plain);
+    let range = QUANTS + 4u * s.quant;
+    let plain = tables[range] & 15u;
+    let group = (tables[range] >> 4u) & 15u;
+    let digit_width = (tables[range] >> 8u) & 15u;
+    let shared_bits = tables[range] >> 12u;
+    // Nibble k: how many shared bits follow value k, and how many come before it.
+    let splits = tables[range + 1u];
+    let prefixes = tables[range + 2u];
+
+    let base = s.start + index / group * (group * plain + shared_bits);
+    let low = window(s, base);
+    let high = window(s, base + 32u);
+    var block = 0u;
+    for (var k = 0u; k < 5u; k++) {
+        let prefix = (prefixes >> (4u * k)) & 15u;
+        let place = (k + 1u) * plain + prefix;
+        block |= part(low, high, place, (splits >> (4u * k)) & 15u) << prefix;
     }
-    var place: u32;
-    var digit: u32;
-    if (range >> 4u) == 1u {
-        // Five trits share 8 bits, stored 2, 2, 1, 2, 1 after the values' plain bits.
-        let k = index % 5u;
-        let base = s.start + index / 5u * (5u * plain + 8u);
-        let digits = bounded(s, base + plain, 2u)
-            | (bounded(s, base + 2u * plain + 2u, 2u) << 2u)
-            | (bounded(s, base + 3u * plain + 4u, 1u) << 4u)
-            | (bounded(s, base + 4u * plain + 5u, 2u) << 5u)
-            | (bounded(s, base + 5u * plain + 7u, 1u) << 7u);
-        place = base + k * plain + (8u * k + 4u) / 5u;
-        digit = (tables[TRITS + digits] >> (2u * k)) & 3u;
-    } else {
-        // Three quints share 7 bits, stored 3, 2, 2.
-        let k = index % 3u;
-        let base = s.start + index / 3u * (3u * plain + 7u);
-        let digits = bounded(s, base + plain, 3u)
-            | (bounded(s, base + 2u * plain + 3u, 2u) << 3u)
-            | (bounded(s, base + 3u * plain + 5u, 2u) << 5u);
-        place = base + k * plain + (7u * k + 2u) / 3u;
-        digit = (tables[QUINTS + digits] >> (3u * k)) & 7u;
-    }
-    return field(s.bits, place, plain) | (digit << plain);
+    let own = index % group;
+    let digits = tables[tables[range + 3u] + block] >> (own * digit_width);
+    let digit = digits & ((1u << digit_width) - 1u);
+    let place = own * plain + ((prefixes >> (4u * own)) & 15u);
+    return part(low, high, place, plain) | (digit << plain);
 }
 
 fn table_byte(first_word: u32, index: u32) -> u32 {
@@ -140,9 +151,7 @@ fn partition_of(seed: u32, partitions: u32, x: u32, y: u32) -> u32 {
 }
 
 // Base of 8 bits and signed offset of 6 (`bit_transfer_signed`).
-fn base_offset(s: Sequence, index: u32) -> vec2<i32> {
-    let base = colour_value(s, index);
-    let offset = colour_value(s, index + 1u);
+fn base_offset(base: i32, offset: i32) -> vec2<i32> {
     let signed_offset = (offset >> 1u) & 0x3f;
     return vec2<i32>(
         (base >> 1u) | (offset & 0x80),
@@ -152,28 +161,32 @@ fn base_offset(s: Sequence, index: u32) -> vec2<i32> {
 
 // Red of both endpoints, 0..=255, from the values from `first` on (section 23.15).
 fn red_endpoints(s: Sequence, format: u32, first: u32) -> vec2<i32> {
+    let r = vec2<i32>(colour_value(s, first), colour_value(s, first + 1u));
+    var g = vec2<i32>();
+    var b = vec2<i32>();
+    if format >= 6u {
+        // At least four values.
+        g = vec2<i32>(colour_value(s, first + 2u), colour_value(s, first + 3u));
+    }
+    if format >= 8u {
+        b = vec2<i32>(colour_value(s, first + 4u), colour_value(s, first + 5u));
+    }
     switch format {
         case 0u, 4u: {
-            return vec2<i32>(colour_value(s, first), colour_value(s, first + 1u));
+            return r;
         }
         case 1u: {
-            let v0 = colour_value(s, first);
-            let v1 = colour_value(s, first + 1u);
-            let low = (v0 >> 2u) | (v1 & 0xc0);
-            return vec2<i32>(low, min(low + (v1 & 0x3f), 255));
+            let low = (r.x >> 2u) | (r.y & 0xc0);
+            return vec2<i32>(low, min(low + (r.y & 0x3f), 255));
         }
         case 5u: {
-            let l = base_offset(s, first);
+            let l = base_offset(r.x, r.y);
             return vec2<i32>(l.x, clamp(l.x + l.y, 0, 255));
         }
         case 6u, 10u: {
-            let red = colour_value(s, first);
-            return vec2<i32>((red * colour_value(s, first + 3u)) >> 8u, red);
+            return vec2<i32>((r.x * g.y) >> 8u, r.x);
         }
         case 8u, 12u: {
-            let r = vec2<i32>(colour_value(s, first), colour_value(s, first + 1u));
-            let g = vec2<i32>(colour_value(s, first + 2u), colour_value(s, first + 3u));
-            let b = vec2<i32>(colour_value(s, first + 4u), colour_value(s, first + 5u));
             let sums = r + g + b;
             if sums.y >= sums.x {
                 return r;
@@ -182,14 +195,14 @@ fn red_endpoints(s: Sequence, format: u32, first: u32) -> vec2<i32> {
             return ((r + b) >> vec2<u32>(1u)).yx;
         }
         case 9u, 13u: {
-            let r = base_offset(s, first);
-            let g = base_offset(s, first + 2u);
-            let b = base_offset(s, first + 4u);
-            let ends = vec2<i32>(r.x, r.x + r.y);
-            if r.y + g.y + b.y >= 0 {
+            let red = base_offset(r.x, r.y);
+            let green = base_offset(g.x, g.y);
+            let blue = base_offset(b.x, b.y);
+            let ends = vec2<i32>(red.x, red.x + red.y);
+            if red.y + green.y + blue.y >= 0 {
                 return clamp(ends, vec2<i32>(0), vec2<i32>(255));
             }
-            let contracted = (ends + vec2<i32>(b.x, b.x + b.y)) >> vec2<u32>(1u);
+            let contracted = (ends + vec2<i32>(blue.x, blue.x + blue.y)) >> vec2<u32>(1u);
             return clamp(contracted.yx, vec2<i32>(0), vec2<i32>(255));
         }
         default: {
@@ -227,9 +240,6 @@ fn texel_weight(s: Sequence, grid: vec2<u32>, planes: u32, plane: u32, x: u32, y
     let first = (across >> 4u) + (down >> 4u) * grid.x;
     let fx = across & 15u;
     let fy = down & 15u;
-    if (fx | fy) == 0u {
-        return weight_value(s, first * planes + plane);
-    }
     let both = (fx * fy + 8u) >> 4u;
     let shares = vec4<u32>(16u + both - fx - fy, fx - both, fy - both, both);
     let points = first + vec4<u32>(0u, 1u, grid.x, grid.x + 1u);

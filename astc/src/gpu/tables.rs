@@ -26,9 +26,8 @@ impl Tables {
         tables.words.extend((0..UNORM8_WORDS).map(signed));
         tables.add("MODES", (0..1 << 11).map(|bits| mode_word(bits, footprint)));
         let quants = || (0..Quant::COUNT).map(Quant::from_index);
-        tables.add("QUANTS", quants().map(quant_word));
-        tables.add("TRITS", TRIT_BLOCKS.iter().map(|digits| packed_digits(digits, 2)));
-        tables.add("QUINTS", QUINT_BLOCKS.iter().map(|digits| packed_digits(digits, 3)));
+        let digits = tables.add_digits();
+        tables.add("QUANTS", quants().flat_map(|quant| quant_words(quant, &digits)));
         tables.add("COLOURS", quants().flat_map(|quant| packed_bytes(colour_values(quant), 64)));
         let weights = quants().take(Quant::WEIGHT_COUNT);
         tables.add("WEIGHTS", weights.flat_map(|quant| packed_bytes(weight_values(quant), 8)));
@@ -42,6 +41,16 @@ impl Tables {
                 .flat_map(|quant| (0..PAIRS).map(move |pairs| quant.ise_bits(2 * pairs) as u32)),
         );
         tables
+    }
+
+    fn add_digits(&mut self) -> DigitPlaces {
+        let none = self.words.len();
+        self.words.push(0);
+        let trits = self.words.len();
+        self.words.extend(TRIT_BLOCKS.iter().map(|digits| packed_digits(digits, 2)));
+        let quints = self.words.len();
+        self.words.extend(QUINT_BLOCKS.iter().map(|digits| packed_digits(digits, 3)));
+        DigitPlaces([none, trits, quints])
     }
 
     fn add(&mut self, name: &str, words: impl Iterator<Item = u32>) {
@@ -60,9 +69,22 @@ fn mode_word(bits: u16, footprint: Footprint) -> u32 {
         | (mode.weight_bits() as u32) << 14
 }
 
-/// Plain bits, and 1 for a trit or 2 for a quint above them from bit 4 on.
-fn quant_word(quant: Quant) -> u32 {
-    quant.bits() | u32::from(quant.has_trit()) << 4 | u32::from(quant.has_quint()) << 5
+/// Words at which the digits of ranges without digits, with trits and with quints stand.
+struct DigitPlaces([usize; 3]);
+
+/// How a range is stored: plain bits, values a group, bits a digit and shared bits; then, a nibble
+/// for each value of a group, how many shared bits follow it and how many come before it; then
+/// where its digits stand.
+fn quant_words(quant: Quant, digits: &DigitPlaces) -> [u32; 4] {
+    let DigitPlaces([none, trits, quints]) = *digits;
+    let (group, width, shared, splits, prefixes, digits) = if quant.has_trit() {
+        (5, 2, 8, 0x1_2122, 0x7_5420, trits)
+    } else if quant.has_quint() {
+        (3, 3, 7, 0x0_0223, 0x7_7530, quints)
+    } else {
+        (1, 0, 0, 0, 0, none)
+    };
+    [quant.bits() | group << 4 | width << 8 | shared << 12, splits, prefixes, digits as u32]
 }
 
 fn packed_digits(digits: &[u8], width: usize) -> u32 {
