@@ -60,7 +60,7 @@ impl<'g> GpuDecoder<'g> {
         let channel = match path {
             DecodePath::Computed(_) => wgpu::AstcChannel::Unorm,
             DecodePath::Sampled(mode) => gpu.self_test()?.channel(mode).ok_or_else(|| {
-                gpu.refused(format!("it does not sample ASTC as {}", super::path::mode_name(mode)))
+                gpu.refused(format!("it does not sample ASTC as {}", mode.name()))
             })?,
         };
         Self::with_channel(gpu, path, channel)

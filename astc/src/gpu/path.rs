@@ -30,15 +30,7 @@ impl fmt::Display for DecodePath {
             Self::Sampled(mode) => ("sampled", mode),
             Self::Computed(mode) => ("computed", mode),
         };
-        write!(f, "{path}, {}", mode_name(*mode))
-    }
-}
-
-/// The name of a decode mode in files and reports.
-pub(super) fn mode_name(mode: DecodeMode) -> &'static str {
-    match mode {
-        DecodeMode::Unorm8 => "unorm8",
-        DecodeMode::Fp16 => "fp16",
+        write!(f, "{path}, {}", mode.name())
     }
 }
 

@@ -7,7 +7,6 @@
 
 use half::f16;
 
-use super::path::mode_name;
 use super::{DecodePath, Gpu, GpuDecoder, GpuError, PathChoice};
 use crate::decode::{Profile, decode_fp16, decode_unorm8};
 use crate::tables::{BlockMode, Quant, colour_values, write_ise};
@@ -223,14 +222,11 @@ impl Tally {
                 Verdict::Refused("it reports ASTC textures but samples every texel as 0".to_owned())
             }
             (unorm8, fp16) => {
-                let (u8_name, fp16_name) =
-                    (mode_name(DecodeMode::Unorm8), mode_name(DecodeMode::Fp16));
                 let example = self.first.map_or(String::new(), |(footprint, code, half, found)| {
                     format!("; the first is {found} in a {footprint} block, not {code} or {half}")
                 });
                 Verdict::Refused(format!(
-                    "of {} known texels, {unorm8} differ from {u8_name} and {fp16} from \
-                     {fp16_name}{example}",
+                    "of {} known texels, {unorm8} differ from unorm8 and {fp16} from fp16{example}",
                     self.texels
                 ))
             }
