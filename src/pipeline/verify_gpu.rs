@@ -239,3 +239,40 @@ fn reference(
         })?;
     Ok(weights)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bits_count_and_differences_are_failures() {
+        let expected = [0.0, 1.0, f32::NAN, 2.0];
+        let found = [-0.0, 1.0, -f32::NAN, f32::from_bits(2.0_f32.to_bits() + 1)];
+        assert_eq!(differences(&expected, &found).collect::<Vec<_>>(), [0, 3]);
+
+        let difference = TexelDifference {
+            tensor: "w".to_owned(),
+            matrix: 1,
+            row: 2,
+            col: 3,
+            expected: 0.5,
+            found: 0.25,
+        };
+        let report = GpuReport {
+            adapter: "gl: a".to_owned(),
+            paths: vec!["sampled, unorm8".to_owned()],
+            tensors: 1,
+            texels: 40,
+            differing: 30,
+            first: vec![difference],
+        };
+        assert_eq!(
+            report.failures(),
+            [
+                "30 of 40 texels differ on gl: a (sampled, unorm8); the first are:",
+                "w: matrix 1, row 2, column 3: 0.25 instead of 0.5"
+            ]
+        );
+        assert!(GpuReport { differing: 0, ..report }.failures().is_empty());
+    }
+}
