@@ -8,13 +8,42 @@
 mod support;
 
 use serde_json::Value;
-use support::{Workspace, run, tiny_llama};
+use support::{Run, Workspace, compress_model, tiny_llama};
+
+/// Variables that keep the Vulkan and EGL loaders from finding any driver.
+const NO_DRIVERS: [(&str, &str); 3] = [
+    ("VK_DRIVER_FILES", "/nonexistent"),
+    ("VK_ICD_FILENAMES", "/nonexistent"),
+    ("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent"),
+];
+
+fn run_with(variables: &[(&str, &str)], args: &[&str]) -> Run {
+    // libwayland complains on stderr where this folder is not set.
+    let runtime = tempfile::tempdir().unwrap();
+    let output = compress_model()
+        .args(args)
+        .envs(variables.iter().copied())
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn run(args: &[&str]) -> Run {
+    run_with(&[], args)
+}
 
 /// The adapters as `gpu-info` lists them.
 fn adapters() -> Vec<Value> {
-    let Value::Array(adapters) = run(["gpu-info", "--json"]).ok().json() else { panic!("no list") };
+    let Value::Array(adapters) = run(&["gpu-info", "--json"]).ok().json() else {
+        panic!("no list")
+    };
     if std::env::var("COMPRESS_MODEL_REQUIRE_GPU").is_ok_and(|value| value == "1") {
-        assert!(adapters.iter().any(|a| a["sampled"].is_string()), "none samples ASTC");
+        assert!(adapters.iter().any(|a| a["verdict"] == "sampled"), "none samples ASTC");
         assert!(adapters.iter().any(|a| a["computed"] == true), "none computes");
     }
     if adapters.is_empty() {
@@ -28,17 +57,19 @@ fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
     let adapters = adapters();
     let workspace = Workspace::new();
     let model = tiny_llama();
-    let compress = ["compress", model.to_str().unwrap(), "-o"];
-    let out = workspace.path("out");
-    let out = out.to_str().unwrap();
-    run(compress.into_iter().chain([out, "--preset", "server"])).ok();
+    let (out, untextured) = (workspace.path("out"), workspace.path("untextured"));
+    let [model, out, untextured] = [&model, &out, &untextured].map(|path| path.to_str().unwrap());
+    run(&["compress", model, "-o", out, "--preset", "server"]).ok();
 
     for adapter in &adapters {
         let index = adapter["index"].to_string();
-        let paths = [("sampled", adapter["sampled"].is_string()), ("computed", true)];
+        let paths = [
+            ("sampled", adapter["decode_mode"].is_string()),
+            ("computed", adapter["computed"] == true),
+        ];
         for (path, works) in paths {
             let flags = ["--gpu", "--gpu-adapter", &index, "--gpu-path", path, "--json"];
-            let verified = run(["verify", out].into_iter().chain(flags));
+            let verified = run(&[&["verify", out], &flags[..]].concat());
             if !works {
                 let name = adapter["name"].as_str().unwrap();
                 verified.fails(3, &[name, "refused"]);
@@ -57,35 +88,20 @@ fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
     if adapters.is_empty() {
         return;
     }
-    let text = run(["verify", out, "--gpu"]).ok().stdout;
+    let text = run(&["verify", out, "--gpu"]).ok().stdout;
     assert!(text.contains("compared with the CPU, 0 differ"), "{text}");
-    run(["verify", out, "--gpu", "--gpu-adapter", "no such GPU"]).fails(2, &["no such GPU"]);
-    assert_eq!(run(["verify", out, "--gpu-path", "sampled"]).code, 2, "--gpu is missing");
+    run(&["verify", out, "--gpu", "--gpu-adapter", "no such GPU"]).fails(2, &["no such GPU"]);
+    assert_eq!(run(&["verify", out, "--gpu-path", "sampled"]).code, 2, "--gpu is missing");
 
-    let untextured = workspace.path("untextured");
-    let untextured = untextured.to_str().unwrap();
-    run(compress.into_iter().chain([untextured, "--preset", "on-device"])).ok();
-    run(["verify", untextured, "--gpu"]).fails(3, &["no texture-coded tensor"]);
+    run(&["compress", model, "-o", untextured, "--preset", "on-device"]).ok();
+    run(&["verify", untextured, "--gpu"]).fails(3, &["no texture-coded tensor"]);
 }
 
 /// Both loaders can be told to look nowhere.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_machine_without_drivers_is_told_so_and_runs_everything_else() {
-    let without_drivers = |args: &[&str]| {
-        let output = support::compress_model()
-            .args(args)
-            .env("VK_DRIVER_FILES", "/nonexistent")
-            .env("VK_ICD_FILENAMES", "/nonexistent")
-            .env("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent")
-            .output()
-            .unwrap();
-        support::Run {
-            code: output.status.code().unwrap(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    };
+    let without_drivers = |args: &[&str]| run_with(&NO_DRIVERS, args);
     assert!(without_drivers(&["gpu-info"]).ok().stdout.contains("no GPU adapter"));
     assert_eq!(without_drivers(&["gpu-info", "--json"]).ok().json(), Value::Array(Vec::new()));
 

@@ -53,13 +53,15 @@ struct Adapter {
     limits: Limits,
     features: Features,
     /// Precision of sampled texels, where they can be trusted: "unorm8" or "fp16".
-    sampled: Option<&'static str>,
-    /// As `sampled`, for textures of the HDR format.
-    sampled_hdr: Option<&'static str>,
+    decode_mode: Option<&'static str>,
+    /// As `decode_mode`, for textures of the HDR format.
+    decode_mode_hdr: Option<&'static str>,
     /// Whether the compute shader decodes correctly.
     computed: bool,
-    /// What `--gpu-path auto` takes for weights made for unorm8 and for fp16 readers.
-    auto: Vec<String>,
+    /// What `--gpu-path auto` comes to: "sampled", "computed" or "refused".
+    verdict: &'static str,
+    /// The path of `--gpu-path auto` for weights made for unorm8 and for fp16 readers.
+    paths: Vec<String>,
     /// Why the texture unit, the compute shader or the whole adapter is refused.
     refused: Vec<String>,
 }
@@ -119,10 +121,11 @@ impl Adapter {
                 shader_f16: info.shader_f16,
                 subgroups: info.subgroups,
             },
-            sampled: None,
-            sampled_hdr: None,
+            decode_mode: None,
+            decode_mode_hdr: None,
             computed: false,
-            auto: Vec::new(),
+            verdict: "refused",
+            paths: Vec::new(),
             refused: Vec::new(),
         }
     }
@@ -137,8 +140,9 @@ impl Adapter {
             }
             verdict => verdict.mode().map(DecodeMode::name),
         };
-        self.sampled = precision("sampled", &found.ldr);
-        self.sampled_hdr = found.hdr.as_ref().and_then(|hdr| precision("sampled, HDR format", hdr));
+        self.decode_mode = precision("sampled", &found.ldr);
+        self.decode_mode_hdr =
+            found.hdr.as_ref().and_then(|hdr| precision("sampled, HDR format", hdr));
         self.computed = true;
         for mode in [DecodeMode::Unorm8, DecodeMode::Fp16] {
             let computed = DecodePath::Computed(mode);
@@ -148,7 +152,12 @@ impl Adapter {
             }
             let sampled = found.sampled_mode(mode).map(DecodePath::Sampled);
             let path = sampled.or(self.computed.then_some(computed));
-            self.auto.extend(path.map(|path| path.to_string()));
+            self.paths.extend(path.map(|path| path.to_string()));
+            self.verdict = match path {
+                Some(DecodePath::Sampled(_)) => "sampled",
+                Some(DecodePath::Computed(_)) => "computed",
+                None => "refused",
+            };
         }
         Ok(())
     }
@@ -169,7 +178,7 @@ fn render(adapters: &[Adapter]) -> String {
                 a.kind.clone(),
                 a.limits.max_texture_dimension.to_string(),
                 yes(a.features.astc),
-                a.sampled.unwrap_or("refused").to_owned(),
+                a.decode_mode.unwrap_or("refused").to_owned(),
                 if a.computed { "ok" } else { "refused" }.to_owned(),
             ]
         })

@@ -227,6 +227,9 @@ fn reference(
     let strip_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
     let rows = strips * footprint.height();
     let mut weights = vec![0.0; grid.rows * cols];
+    if weights.is_empty() {
+        return Ok(weights);
+    }
     weights
         .par_chunks_mut(rows * cols)
         .zip(scales.par_chunks(rows))

@@ -177,7 +177,7 @@ impl<'g> GpuDecoder<'g> {
         let (Some(bindings), false) = (&matrix.bindings, out.is_empty()) else { return Ok(()) };
         let pipeline = self.output_pipeline(output)?;
         let row_bytes = cols * value_bytes;
-        let most = BAND_BYTES.min(self.gpu.info().max_storage_bytes) as usize;
+        let most = BAND_BYTES.min(self.gpu.max_bytes()) as usize;
         let band_rows = (most / row_bytes).max(1);
         for (band, out) in out.chunks_mut(band_rows * row_bytes).enumerate() {
             let first = rows.start + band * band_rows;

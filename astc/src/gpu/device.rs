@@ -144,6 +144,11 @@ impl Gpu {
         Err(GpuError::OverLimit { adapter: self.info.label(), what, needed, limit })
     }
 
+    /// Bytes of the largest buffer that a shader can see.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.info.max_storage_bytes.min(self.info.max_buffer_bytes)
+    }
+
     /// A buffer that shaders read, with `bytes` in it; an empty one gets 16 zero bytes, as no
     /// binding may be empty.
     pub(super) fn storage(
@@ -170,7 +175,7 @@ impl Gpu {
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, GpuError> {
         let bytes = if bytes.is_empty() { &[0; 16] } else { bytes };
-        self.check_limit(what, bytes.len() as u64, self.info.max_storage_bytes)?;
+        self.check_limit(what, bytes.len() as u64, self.max_bytes())?;
         let descriptor = wgpu::BufferDescriptor {
             label: Some(what),
             size: bytes.len() as u64,
@@ -185,7 +190,7 @@ impl Gpu {
 
     /// A buffer of `bytes` bytes that shaders write and [`read`](Self::read) reads.
     pub(super) fn output(&self, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
-        self.check_limit("an output buffer", bytes, self.info.max_storage_bytes)?;
+        self.check_limit("an output buffer", bytes, self.max_bytes())?;
         let descriptor = wgpu::BufferDescriptor {
             label: Some("output"),
             size: bytes,
@@ -195,8 +200,8 @@ impl Gpu {
         self.watched("allocate an output buffer", || self.device.create_buffer(&descriptor))
     }
 
-    /// Runs a pipeline over `groups` workgroups (a multiple of the second where one dimension is
-    /// too small for them, see [`spread`](Self::spread)).
+    /// Runs a pipeline over `groups` workgroups across and down, as [`spread`](Self::spread) lays
+    /// them out.
     pub(super) fn dispatch(
         &self,
         pipeline: &wgpu::ComputePipeline,
