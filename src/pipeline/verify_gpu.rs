@@ -87,7 +87,7 @@ impl VerifyReport {
 }
 
 /// Decodes every texture of `folder` on `gpu` and compares it with the CPU reference in the
-/// precision of the GPU's path. Holds one band of [`BAND_WEIGHTS`] weights, or one row of blocks,
+/// precision of the GPU's path. Holds one band of four million weights, or one row of blocks,
 /// at a time.
 ///
 /// # Errors

@@ -52,7 +52,7 @@ impl Output {
 }
 
 impl<'g> GpuDecoder<'g> {
-    /// A decoder along `path`; [`SelfTest::choose`](super::SelfTest::choose) finds one.
+    /// A decoder along `path`; [`choose`](Self::choose) finds one.
     ///
     /// # Errors
     /// [`GpuError::Refused`] if the adapter does not sample with that precision.
