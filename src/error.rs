@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "gpu")]
+use compress_model_astc::gpu::GpuError;
+
 use crate::checkpoint::header::HeaderProblem;
 
 /// Result with the library's [`Error`].
@@ -50,6 +53,10 @@ pub enum Error {
     /// Adapter files that cannot be written or read.
     #[error(transparent)]
     Adapter(#[from] compress_model_lora::Error),
+    /// A GPU that is not there, cannot be trusted or failed.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// A request that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -91,8 +98,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The command's exit code for this error: 2 usage, 3 invalid or unsupported input, 4 I/O,
-    /// 6 verification or accuracy gate failed.
+    /// The command's exit code for this error: 1 unexpected, 2 usage, 3 invalid or unsupported
+    /// input, 4 I/O, 5 memory, 6 verification or accuracy gate failed.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -102,6 +109,17 @@ impl Error {
             Self::Adapter(_) => 3,
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
             Self::Verification { .. } => 6,
+            #[cfg(feature = "gpu")]
+            Self::Gpu(error) => match error {
+                GpuError::UnknownAdapter { .. } | GpuError::UnknownPath(_) => 2,
+                GpuError::NoAdapter
+                | GpuError::Refused { .. }
+                | GpuError::OverLimit { .. }
+                | GpuError::Shape(_) => 3,
+                GpuError::DeviceLost { .. } => 4,
+                GpuError::OutOfMemory { .. } => 5,
+                _ => 1,
+            },
         }
     }
 

@@ -6,10 +6,12 @@ mod support;
 
 use support::{Workspace, run};
 
+// Without the GPU there are fewer flags.
+#[cfg(feature = "gpu")]
 #[test]
 fn help() {
     let mut text = run(["--help"]).ok().stdout;
-    for subcommand in ["inspect", "plan", "compress", "decompress", "verify"] {
+    for subcommand in ["inspect", "plan", "compress", "decompress", "verify", "gpu-info"] {
         text += &format!("\n=== {subcommand}\n\n{}", run([subcommand, "--help"]).ok().stdout);
     }
     insta::assert_snapshot!(text);

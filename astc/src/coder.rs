@@ -20,6 +20,16 @@ pub enum DecodeMode {
     Fp16,
 }
 
+impl DecodeMode {
+    /// Its name in files and reports: "unorm8" or "fp16".
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unorm8 => "unorm8",
+            Self::Fp16 => "fp16",
+        }
+    }
+}
+
 /// Search effort of ARM's astcenc, by the names of its command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ArmQuality {

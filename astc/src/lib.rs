@@ -35,13 +35,17 @@ pub mod decode;
 pub mod encode;
 mod error;
 mod footprint;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod grid;
 pub mod hdr;
 mod row_scale;
 mod simd;
 pub mod tables;
+mod texture;
 
 pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params, RowScale};
 pub use error::Error;
 pub use footprint::Footprint;
 pub use grid::BlockGrid;
+pub use texture::{TexelPosition, TextureLayout, Tile};

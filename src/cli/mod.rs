@@ -2,6 +2,8 @@
 
 mod compress;
 mod decompress;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod inspect;
 mod memory;
 mod plan;
@@ -28,7 +30,7 @@ const UNEXPECTED: u8 = 1;
 /// Compress Hugging Face checkpoints: 2-bit weights for devices, ASTC textures for servers.
 ///
 /// Exit codes: 0 ok, 1 unexpected, 2 usage or recipe, 3 invalid or unsupported input, 4 I/O,
-/// 6 verification failed.
+/// 5 out of memory, 6 verification failed.
 #[derive(Debug, Parser)]
 #[command(name = "compress-model", version, max_term_width = 100)]
 struct Cli {
@@ -70,6 +72,9 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     /// Check an output folder: files, hashes, manifest, SQNR
     Verify(verify::VerifyArgs),
+    /// List the GPUs of this machine and what their texture units do with ASTC
+    #[cfg(feature = "gpu")]
+    GpuInfo(gpu::GpuInfoArgs),
 }
 
 /// Runs the command with the process's arguments and returns its exit code.
@@ -132,6 +137,8 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Compress(args) => compress::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
+        #[cfg(feature = "gpu")]
+        Command::GpuInfo(args) => gpu::run(args, &cli.common),
     })
 }
 

@@ -9,6 +9,8 @@ use super::table::table;
 use super::{Common, Failure, human_db, print_json, print_text};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+#[cfg(feature = "gpu")]
+use crate::pipeline::verify_gpu;
 use crate::pipeline::{CompressedFolder, VerifyReport, verify};
 
 #[derive(Debug, Args)]
@@ -21,13 +23,25 @@ pub(super) struct VerifyArgs {
     /// Fail if a coded tensor's SQNR is lower than this many dB
     #[arg(long, value_name = "DB")]
     min_sqnr: Option<f64>,
+    #[cfg(feature = "gpu")]
+    #[command(flatten)]
+    gpu: super::gpu::GpuArgs,
 }
 
 pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
     let folder = CompressedFolder::open(&args.compressed)?;
     let original = args.against.as_deref().map(Checkpoint::open).transpose()?;
+    // A GPU that is refused should not be known only after a long check on the CPU.
+    #[cfg(feature = "gpu")]
+    let gpu = args.gpu.open()?;
     let display = Display::new(common);
-    let report = verify(&folder, original.as_ref(), args.min_sqnr, &display)?;
+    #[cfg(feature = "gpu")]
+    let on_gpu =
+        gpu.map(|(gpu, choice)| verify_gpu(&folder, &gpu, choice, &display)).transpose()?;
+    #[cfg_attr(not(feature = "gpu"), expect(unused_mut))]
+    let mut report = verify(&folder, original.as_ref(), args.min_sqnr, &display)?;
+    #[cfg(feature = "gpu")]
+    on_gpu.into_iter().for_each(|found| report.add_gpu(found));
     drop(display);
     if common.json {
         print_json(&report)?;
@@ -52,6 +66,17 @@ fn render(report: &VerifyReport) -> String {
         })
         .collect();
     let mut text = table(&["tensor", "codec", "manifest", "measured"], &[2, 3], &rows);
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = &report.gpu {
+        text += &format!(
+            "\n{} ({}): {} texels of {} tensors compared with the CPU, {} differ",
+            gpu.adapter,
+            gpu.paths.join("; "),
+            gpu.texels,
+            gpu.tensors,
+            gpu.differing
+        );
+    }
     text += &format!(
         "\n{}: {} tensors, {} coded: {}\n",
         report.folder.display(),

@@ -210,6 +210,10 @@ impl Codec for AstcCodec {
         ]
     }
 
+    fn texture(&self) -> Option<(Footprint, DecodeMode)> {
+        Some((self.coder.footprint, self.coder.decode))
+    }
+
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         let coder = Coder::new(self.coder).map_err(|e| coder_error(&e))?;
         Ok(Box::new(AstcWorker { coder, scales: Vec::new() }))

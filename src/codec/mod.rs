@@ -17,6 +17,7 @@ mod pool;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use compress_model_astc::{DecodeMode, Footprint};
 use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -75,6 +76,12 @@ pub trait Codec: Debug + Send + Sync {
 
     /// The arrays that hold a matrix of `rows` x `cols`; their sizes fix the bits per weight.
     fn parts(&self, rows: usize, cols: usize) -> Vec<Part>;
+
+    /// Footprint and texel precision, if the parts are ASTC blocks and row scales that a GPU can
+    /// read.
+    fn texture(&self) -> Option<(Footprint, DecodeMode)> {
+        None
+    }
 
     /// State for one thread.
     ///

@@ -1,6 +1,7 @@
 //! A compressed folder, opened and checked against its manifest.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -221,7 +222,8 @@ impl CompressedFolder {
         Ok(read)
     }
 
-    fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
+    /// Codec and shape (matrices, rows, columns) of coded entry `index`.
+    pub(super) fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
         let pool = self.pools[index].as_ref().expect("invariant: a coded entry has a codec");
         let shape = as_matrices(&self.manifest.tensors[index].shape);
         (pool, shape.expect("invariant: checked when opened"))
@@ -245,14 +247,7 @@ impl CompressedFolder {
     ) -> Result<DecodedPanel> {
         let entry = &self.manifest.tensors[index];
         let (pool, shape) = self.coded(index);
-        let mut parts = Vec::new();
-        for (part, range) in
-            entry.status.parts().iter().zip(part_ranges(pool.codec(), shape, panel))
-        {
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            self.stored.read_bytes(self.stored_part(part), range.start, &mut bytes)?;
-            parts.push(bytes);
-        }
+        let parts = self.read_parts(index, panel)?;
         let mut weights = vec![0.0; panel.rows.len() * shape.2];
         pool.with(|worker| worker.decode(&parts, shape.2, &mut weights))
             .map_err(|e| self.fault(&entry.name, e.to_string()))?;
@@ -260,6 +255,21 @@ impl CompressedFolder {
             adapter.add_to(panel.rows.start, &mut weights);
         }
         Ok(DecodedPanel { parts, weights })
+    }
+
+    /// The stored bytes of each part of one panel of coded entry `index`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn read_parts(&self, index: usize, panel: &Panel) -> Result<Vec<Vec<u8>>> {
+        let (pool, shape) = self.coded(index);
+        let parts = self.manifest.tensors[index].status.parts();
+        let read = |(part, range): (&StoredPart, Range<u64>)| {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.stored.read_bytes(self.stored_part(part), range.start, &mut bytes)?;
+            Ok(bytes)
+        };
+        parts.iter().zip(part_ranges(pool.codec(), shape, panel)).map(read).collect()
     }
 
     /// The adapter of entry `index`, if it has one.

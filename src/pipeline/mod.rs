@@ -14,6 +14,8 @@ mod progress;
 mod record;
 mod scan;
 mod verify;
+#[cfg(feature = "gpu")]
+mod verify_gpu;
 mod waves;
 
 pub use card::QUANT_METHOD;
@@ -26,3 +28,5 @@ pub use error_sums::ErrorSums;
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};
 pub use verify::{TensorCheck, VerifyReport, verify};
+#[cfg(feature = "gpu")]
+pub use verify_gpu::{GpuReport, TexelDifference, verify_gpu};

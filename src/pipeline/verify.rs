@@ -35,6 +35,10 @@ pub struct VerifyReport {
     pub tensors: Vec<TensorCheck>,
     /// Everything that is wrong, one line each, tensor first.
     pub failures: Vec<String>,
+    /// What a GPU makes of the textures, where one was asked.
+    #[cfg(feature = "gpu")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<super::GpuReport>,
 }
 
 /// One tensor's check.
@@ -107,6 +111,8 @@ pub fn verify(
         against: against.map(|original| original.folder().to_path_buf()),
         tensors,
         failures,
+        #[cfg(feature = "gpu")]
+        gpu: None,
     })
 }
 
