@@ -7,7 +7,7 @@ use crate::simd::{Level, Simd, dispatch};
 use crate::{BlockGrid, Error};
 
 /// Lengths, finite weights, and weights within the range of a row scale.
-pub(super) fn check(
+pub(crate) fn check(
     grid: &BlockGrid,
     w: &[f32],
     importance: Importance<'_>,
@@ -38,7 +38,7 @@ pub(super) fn check(
     Ok(())
 }
 
-pub(super) fn check_length(
+pub(crate) fn check_length(
     what: &'static str,
     found: usize,
     expected: usize,

@@ -1,0 +1,2 @@
+//! The searches against brute force.
+
