@@ -2,6 +2,7 @@
 
 mod compress;
 mod decompress;
+mod export;
 mod inspect;
 mod memory;
 mod plan;
@@ -70,6 +71,8 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     /// Check an output folder: files, hashes, manifest, SQNR
     Verify(verify::VerifyArgs),
+    /// Write textures as files that other engines load
+    Export(export::ExportArgs),
 }
 
 /// Runs the command with the process's arguments and returns its exit code.
@@ -132,6 +135,7 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Compress(args) => compress::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
+        Command::Export(args) => export::run(args, &cli.common),
     })
 }
 

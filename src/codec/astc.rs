@@ -204,7 +204,7 @@ impl Worker for AstcWorker {
     }
 }
 
-fn coder_error(error: &Error) -> CodecError {
+pub(super) fn coder_error(error: &Error) -> CodecError {
     match error.row() {
         Some(row) => CodecError::Row { row, message: error.to_string() },
         None => CodecError::Unavailable(error.to_string()),

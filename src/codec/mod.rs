@@ -9,6 +9,7 @@
 //! A new format is one file here and one line in its registry.
 
 mod astc;
+mod bc4;
 mod grid2;
 mod int4;
 mod pool;
@@ -116,8 +117,12 @@ pub trait Worker: Send {
 type Build = fn(Params) -> Result<Arc<dyn Codec>, String>;
 
 /// Every codec: name, and how to build it from its parameters.
-const REGISTRY: &[(&str, Build)] =
-    &[(grid2::NAME, grid2::build), (int4::NAME, int4::build), (astc::NAME, astc::build)];
+const REGISTRY: &[(&str, Build)] = &[
+    (grid2::NAME, grid2::build),
+    (int4::NAME, int4::build),
+    (astc::NAME, astc::build),
+    (bc4::NAME, bc4::build),
+];
 
 /// Builds codec `name`.
 ///

@@ -7,12 +7,15 @@
 //! as soon as their bound shows that they cannot beat the best pair known.
 
 use super::DecodeMode;
-use super::block::BLOCK_TEXELS;
+use super::block::{BLOCK_TEXELS, integer_level};
 use super::lanes::{LANES, Ladder, Lanes, Texels, bounds, lower};
 use crate::simd::{Level, Simd, dispatch};
 
 /// Pairs along the side of the first squares.
 const FIRST_SIDE: u16 = 16;
+
+/// Most that llvmpipe's levels differ from the exact ones, over all pairs: 1.6.
+const LLVMPIPE_DEVIATION: f32 = 1.601;
 
 /// A bound of f32 sums may be this much too high.
 const ROUNDING: f32 = 1.0 - 1e-5;
@@ -46,13 +49,9 @@ impl ExactSearch {
         known: Pair,
     ) -> Pair {
         let steps = ladder.steps();
-        // Integer readers cut levels by at most (steps - 1)/steps.
-        let cut = match mode {
-            DecodeMode::Exact => 0.0,
-            DecodeMode::Unorm8 => 0.5 * (steps - 1.0) / steps,
-        };
+        let (shift, deviation) = deviation(mode, steps);
         let mut shifted = texels.clone();
-        shifted.position.as_flattened_mut().iter_mut().for_each(|position| *position += cut);
+        shifted.position.as_flattened_mut().iter_mut().for_each(|position| *position += shift);
 
         let mut best = known;
         let mut side = FIRST_SIDE;
@@ -62,7 +61,7 @@ impl ExactSearch {
         }
         while side > 1 {
             let middle = f32::from(side - 1) * 0.5;
-            let slack = middle + cut;
+            let slack = middle + deviation;
             self.halved.clear();
             for squares in self.squares.chunks(LANES) {
                 let (low, high) = ends(squares, middle);
@@ -80,7 +79,7 @@ impl ExactSearch {
             let (low, high) = ends(pairs, 0.0);
             let found = match mode {
                 DecodeMode::Exact => bounds(level, texels, ladder, &low, &high, 0.0),
-                DecodeMode::Unorm8 => cut_errors(level, texels, ladder, &low, &high),
+                _ => integer_errors(level, mode, texels, ladder, &low, &high),
             };
             for (&(low, high), error) in pairs.iter().zip(found) {
                 if error < best.error {
@@ -89,6 +88,16 @@ impl ExactSearch {
             }
         }
         best
+    }
+}
+
+/// How far below the exact levels a reader's are on average, and how far at most from there.
+fn deviation(mode: DecodeMode, steps: f32) -> (f32, f32) {
+    match mode {
+        DecodeMode::Exact => (0.0, 0.0),
+        // Cut by 0 to (steps - 1)/steps.
+        DecodeMode::Unorm8 => (0.5 * (steps - 1.0) / steps, 0.5 * (steps - 1.0) / steps),
+        DecodeMode::Llvmpipe => (0.0, LLVMPIPE_DEVIATION),
     }
 }
 
@@ -111,20 +120,22 @@ fn ends(squares: &[(u8, u8)], middle: f32) -> (Lanes, Lanes) {
     )
 }
 
-/// The error of a pair over the levels of integer readers.
-pub(super) fn error_over_cut_levels(
+/// The error of a pair over the levels of a reader that stores bytes.
+pub(super) fn error_over_integers(
     level: Level,
-    texels: &Texels,
+    mode: DecodeMode,
     ladder: Ladder,
+    texels: &Texels,
     pair: Pair,
 ) -> f32 {
     let (low, high) = ends(&[(pair.low, pair.high)], 0.0);
-    cut_errors(level, texels, ladder, &low, &high)[0]
+    integer_errors(level, mode, texels, ladder, &low, &high)[0]
 }
 
 dispatch! {
-    /// Errors over the levels of integer readers, for pairs of integers.
-    fn cut_errors = cut_errors_with(
+    /// Errors over the levels of a reader that stores bytes, for pairs of integers.
+    fn integer_errors = integer_errors_with(
+        mode: DecodeMode,
         texels: &Texels,
         ladder: Ladder,
         low: &Lanes,
@@ -133,19 +144,28 @@ dispatch! {
 }
 
 #[inline(always)]
-fn cut_errors_with<S: Simd>(
+fn integer_errors_with<S: Simd>(
     _: S,
+    mode: DecodeMode,
     texels: &Texels,
     ladder: Ladder,
     low: &Lanes,
     high: &Lanes,
 ) -> Lanes {
-    let steps = ladder.steps() as usize;
+    // The ends as stored: the order chooses the ladder.
+    let (steps, e0, e1) = match ladder {
+        Ladder::Seven => (7, high, low),
+        Ladder::Five => (5, low, high),
+    };
     let mut levels = [[0.0; LANES]; 8];
     for (k, level) in levels.iter_mut().enumerate().take(steps + 1) {
         for lane in 0..LANES {
-            let sum = low[lane] as u32 * (steps - k) as u32 + high[lane] as u32 * k as u32;
-            level[lane] = (sum / steps as u32) as f32;
+            let (e0, e1) = (e0[lane] as i32, e1[lane] as i32);
+            level[lane] = match k {
+                0 => e0,
+                k if k == steps => e1,
+                k => integer_level(mode, steps as i32, k as i32, e0, e1),
+            } as f32;
         }
     }
     let mut sum = [0.0; LANES];

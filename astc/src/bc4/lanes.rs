@@ -74,11 +74,10 @@ pub(super) fn higher(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// Levels a unit, 0 for an empty range.
+/// Levels a unit. Any finite number serves an empty range, whose levels are all equal.
 #[inline(always)]
 fn density(steps: f32, low: f32, high: f32) -> f32 {
-    let range = high - low;
-    if range > 0.0 { steps / range } else { 0.0 }
+    steps / higher(high - low, 1e-6)
 }
 
 /// Σ importance·distance² to the nearest level of each lane's pair.
@@ -122,44 +121,74 @@ pub(super) fn errors<const FIXED: bool, const BOUND: bool>(
 /// The ends that minimise each lane's error for the levels that its texels have now; the present
 /// ends where all texels share a level.
 #[inline(always)]
-pub(super) fn least_squares<const FIXED: bool>(
+pub(super) fn least_squares<S: Simd, const FIXED: bool>(
+    s: S,
     texels: &Texels,
     low: &Lanes,
     high: &Lanes,
 ) -> (Lanes, Lanes) {
-    let steps = if FIXED { Ladder::Five } else { Ladder::Seven }.steps();
-    let mut dense = [0.0; LANES];
-    for lane in 0..LANES {
-        dense[lane] = density(steps, low[lane], high[lane]);
-    }
-    let zero = [0.0; LANES];
-    let (mut q, mut qu, mut quu, mut qx, mut qux) = (zero, zero, zero, zero, zero);
-    for texel in 0..BLOCK_TEXELS {
-        for lane in 0..LANES {
-            let offset = texels.position[texel][lane] - low[lane];
-            let place = lower(higher(offset * dense[lane], 0.0), steps);
-            let u = ((place + ROUND) - ROUND) * (1.0 / steps);
-            let distance = offset - u * (high[lane] - low[lane]);
-            let fixed = FIXED & (distance * distance > texels.to_fixed[texel][lane]);
-            let weight = if fixed { 0.0 } else { texels.importance[texel][lane] };
-            q[lane] += weight;
-            qu[lane] += weight * u;
-            quu[lane] += weight * u * u;
-            qx[lane] += weight * offset;
-            qux[lane] += weight * u * offset;
-        }
-    }
+    let [q, qu, quu, qx, qux] = moments::<S, FIXED>(s, texels, low, high);
     let (mut new_low, mut new_high) = (*low, *high);
     for lane in 0..LANES {
         let determinant = q[lane] * quu[lane] - qu[lane] * qu[lane];
-        if determinant > 1e-6 * q[lane] * q[lane] {
-            let slope = (q[lane] * qux[lane] - qu[lane] * qx[lane]) / determinant;
-            let shift = (qx[lane] - slope * qu[lane]) / q[lane];
-            new_low[lane] = low[lane] + shift;
-            new_high[lane] = new_low[lane] + slope;
-        }
+        let solvable = determinant > 1e-6 * q[lane] * q[lane];
+        let slope = (q[lane] * qux[lane] - qu[lane] * qx[lane]) / determinant;
+        let shift = (qx[lane] - slope * qu[lane]) / q[lane];
+        new_low[lane] = if solvable { low[lane] + shift } else { low[lane] };
+        new_high[lane] = if solvable { low[lane] + shift + slope } else { high[lane] };
     }
     (new_low, new_high)
+}
+
+/// Σ q, q·u, q·u², q·x and q·u·x over the texels on the ladder's own levels: q their importance,
+/// u in 0..=1 the level nearest to each, x its distance from `low`.
+///
+/// Written in [`Simd`] operations because the compiler leaves five sums in scalar code.
+#[inline(always)]
+fn moments<S: Simd, const FIXED: bool>(
+    s: S,
+    texels: &Texels,
+    low: &Lanes,
+    high: &Lanes,
+) -> [Lanes; 5] {
+    let steps = if FIXED { Ladder::Five } else { Ladder::Seven }.steps();
+    let (mut dense, mut range) = ([0.0; LANES], [0.0; LANES]);
+    for lane in 0..LANES {
+        dense[lane] = density(steps, low[lane], high[lane]);
+        range[lane] = high[lane] - low[lane];
+    }
+    let (low, dense, range) = (s.floats(low), s.floats(&dense), s.floats(&range));
+    let [zero, top, unit, round] = [0.0, steps, 1.0 / steps, ROUND].map(
+        #[inline(always)]
+        |value| s.splat_float(value),
+    );
+    let mut sums = [zero; 5];
+    for texel in 0..BLOCK_TEXELS {
+        let mut q = s.floats(&texels.importance[texel]);
+        let x = s.sub_floats(s.floats(&texels.position[texel]), low);
+        let place = s.mul_floats(x, dense);
+        let place = s.select_below_floats(zero, place, place, zero);
+        let place = s.select_below_floats(place, top, place, top);
+        let u = s.mul_floats(s.sub_floats(s.add_floats(place, round), round), unit);
+        if FIXED {
+            let distance = s.sub_floats(x, s.mul_floats(u, range));
+            let to_fixed = s.floats(&texels.to_fixed[texel]);
+            q = s.select_below_floats(to_fixed, s.mul_floats(distance, distance), zero, q);
+        }
+        let (qu, qx) = (s.mul_floats(q, u), s.mul_floats(q, x));
+        let terms = [q, qu, s.mul_floats(qu, u), qx, s.mul_floats(qx, u)];
+        for (sum, term) in sums.iter_mut().zip(terms) {
+            *sum = s.add_floats(*sum, term);
+        }
+    }
+    sums.map(
+        #[inline(always)]
+        |sum| {
+            let mut lanes = [0.0; LANES];
+            s.store_floats(sum, &mut lanes);
+            lanes
+        },
+    )
 }
 
 /// The nearest endpoint value.

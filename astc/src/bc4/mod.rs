@@ -23,7 +23,7 @@ use half::f16;
 pub use self::block::{BLOCK_BYTES, BLOCK_TEXELS, decode_block, palette};
 use self::block::{codes, pack};
 use self::exact::{ExactSearch, Pair};
-use self::lanes::{LANES, Ladder, Texels};
+use self::lanes::{LANES, Ladder, Texels, higher};
 use crate::encode::{Importance, check, check_length};
 use crate::row_scale::row_scale;
 use crate::simd::{Level, Simd, dispatch};
@@ -40,6 +40,10 @@ pub enum DecodeMode {
     Exact,
     /// The quotient cut to a whole number of 1/255, as Mesa's `util/rgtc` and many CPU readers do.
     Unorm8,
+    /// What the sampler of Mesa's llvmpipe and lavapipe returns: whole numbers of 1/255 up to 1.6
+    /// away from the quotient, e0 + ⌊(e1 - e0)·⌊s·k/64⌋/256⌋ with s = ⌊255·64/7⌋ or ⌊255·64/5⌋. A
+    /// reference for tests on those drivers.
+    Llvmpipe,
 }
 
 /// How long the encoder searches.
@@ -165,8 +169,8 @@ impl Coder {
         count: usize,
         packed: &mut [[u8; BLOCK_BYTES]; LANES],
     ) {
-        let [seven, five] = [Ladder::Seven, Ladder::Five]
-            .map(|ladder| fast::search(self.level, texels, ladder));
+        let [seven, five] =
+            [Ladder::Seven, Ladder::Five].map(|ladder| fast::search(self.level, texels, ladder));
         for (lane, packed) in packed.iter_mut().enumerate().take(count) {
             let pair = |pairs: &fast::Pairs| Pair {
                 low: pairs.low[lane] as u8,
@@ -192,7 +196,13 @@ impl Coder {
     }
 
     /// The best pair of one lane over both ladders.
-    fn optimum(&mut self, texels: &Texels, lane: usize, ladder: Ladder, known: Pair) -> (Ladder, Pair) {
+    fn optimum(
+        &mut self,
+        texels: &Texels,
+        lane: usize,
+        ladder: Ladder,
+        known: Pair,
+    ) -> (Ladder, Pair) {
         let mut block = Texels::new();
         for texel in 0..BLOCK_TEXELS {
             block.position[texel] = [texels.position[texel][lane]; LANES];
@@ -200,12 +210,13 @@ impl Coder {
             block.to_fixed[texel] = [texels.to_fixed[texel][lane]; LANES];
         }
         let (mut best_ladder, mut best) = (ladder, known);
-        if self.params.decode == DecodeMode::Unorm8 {
+        let mode = self.params.decode;
+        if mode != DecodeMode::Exact {
             // What the fast search knows is the error over exact levels.
-            best.error = exact::error_over_cut_levels(self.level, &block, ladder, known);
+            best.error = exact::error_over_integers(self.level, mode, ladder, &block, known);
         }
         for ladder in [Ladder::Seven, Ladder::Five] {
-            let found = self.exact.improve(self.level, self.params.decode, ladder, &block, best);
+            let found = self.exact.improve(self.level, mode, ladder, &block, best);
             if found.error < best.error {
                 (best_ladder, best) = (ladder, found);
             }
@@ -294,10 +305,15 @@ impl Band<'_> {
                 texels.importance[texel][lane] = factor * square;
             }
         }
-        for lane in 0..LANES {
-            let most = texels.importance.iter().fold(0.0_f32, |most, lanes| most.max(lanes[lane]));
-            if most > 0.0 {
-                texels.importance.iter_mut().for_each(|lanes| lanes[lane] /= most);
+        let mut most = [f32::MIN_POSITIVE; LANES];
+        for lanes in &texels.importance {
+            for lane in 0..LANES {
+                most[lane] = higher(most[lane], lanes[lane]);
+            }
+        }
+        for lanes in &mut texels.importance {
+            for lane in 0..LANES {
+                lanes[lane] /= most[lane];
             }
         }
         texels.measure_fixed();
