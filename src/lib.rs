@@ -2,9 +2,9 @@
 //!
 //! The pipeline: open a [`checkpoint::Checkpoint`], choose a [`recipe::Recipe`], make a
 //! [`pipeline::Plan`], run [`pipeline::compress`], then [`pipeline::verify`] or
-//! [`pipeline::decompress`] what it wrote. The codecs themselves are in the crates
-//! `compress-model-qat` (2-bit grid, 4-bit groups), `compress-model-astc` (textures) and
-//! `compress-model-lora` (adapters).
+//! [`pipeline::decompress`] what it wrote, or [`export::export`] its textures. The codecs
+//! themselves are in the crates `compress-model-qat` (2-bit grid, 4-bit groups),
+//! `compress-model-astc` (textures) and `compress-model-lora` (adapters).
 #![forbid(unsafe_code)]
 
 #[cfg(target_endian = "big")]
@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod codec;
 pub mod error;
+pub mod export;
 pub mod pipeline;
 pub mod recipe;
 

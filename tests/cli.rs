@@ -11,7 +11,9 @@ use support::{Workspace, run};
 #[test]
 fn help() {
     let mut text = run(["--help"]).ok().stdout;
-    for subcommand in ["inspect", "plan", "compress", "decompress", "verify", "gpu-info"] {
+    let subcommands =
+        ["inspect", "plan", "compress", "decompress", "verify", "gpu-info", "export", "view"];
+    for subcommand in subcommands {
         text += &format!("\n=== {subcommand}\n\n{}", run([subcommand, "--help"]).ok().stdout);
     }
     insta::assert_snapshot!(text);
@@ -20,7 +22,7 @@ fn help() {
 #[test]
 fn plans() {
     let workspace = Workspace::with_tiny_llama(1);
-    for preset in ["on-device", "server"] {
+    for preset in ["on-device", "server", "server-desktop"] {
         let args = ["--preset", preset, "--threads", "2"];
         let text = workspace.run("plan", "model", &args).ok().stdout;
         insta::assert_snapshot!(format!("plan {preset}"), text);

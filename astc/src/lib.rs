@@ -3,7 +3,7 @@
 //! A matrix becomes a one-channel LDR texture with a scale for each row: texel t = 0.5 + w/(2a),
 //! decoded weight ŵ = a·(2t̂ - 1). [`Coder`] turns rows into 16-byte blocks and back,
 //! [`decode`] is the bit-exact reference for single blocks, [`tables`] holds what readers and
-//! writers of blocks share.
+//! writers of blocks share. [`bc4`] does the same with BC4 blocks, for GPUs without ASTC.
 //!
 //! ```
 //! # #[cfg(feature = "astcenc")] {
@@ -30,6 +30,7 @@
 
 #[cfg(feature = "astcenc")]
 mod arm;
+pub mod bc4;
 mod coder;
 pub mod decode;
 pub mod encode;

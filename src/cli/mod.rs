@@ -4,6 +4,7 @@ mod compress;
 mod decompress;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod export;
 mod inspect;
 mod memory;
 mod plan;
@@ -75,6 +76,8 @@ enum Command {
     /// List the GPUs of this machine and what their texture units do with ASTC
     #[cfg(feature = "gpu")]
     GpuInfo(gpu::GpuInfoArgs),
+    /// Write textures as files that other engines load
+    Export(export::ExportArgs),
 }
 
 /// Runs the command with the process's arguments and returns its exit code.
@@ -139,6 +142,7 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Verify(args) => verify::run(args, &cli.common),
         #[cfg(feature = "gpu")]
         Command::GpuInfo(args) => gpu::run(args, &cli.common),
+        Command::Export(args) => export::run(args, &cli.common),
     })
 }
 

@@ -10,6 +10,7 @@
 
 mod astc;
 mod astc_hdr;
+mod bc4;
 mod grid2;
 mod int4;
 mod pool;
@@ -124,8 +125,12 @@ pub trait Worker: Send {
 type Build = fn(Params) -> Result<Arc<dyn Codec>, String>;
 
 /// Every codec: name, and how to build it from its parameters.
-const REGISTRY: &[(&str, Build)] =
-    &[(grid2::NAME, grid2::build), (int4::NAME, int4::build), (astc::NAME, astc::build)];
+const REGISTRY: &[(&str, Build)] = &[
+    (grid2::NAME, grid2::build),
+    (int4::NAME, int4::build),
+    (astc::NAME, astc::build),
+    (bc4::NAME, bc4::build),
+];
 
 /// Builds codec `name`.
 ///

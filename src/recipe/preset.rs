@@ -11,11 +11,13 @@ pub enum Preset {
     OnDevice,
     /// ASTC textures and LoRA adapters for linear layers, 4-bit groups for embeddings.
     Server,
+    /// BC4 textures, which every desktop GPU decodes, in place of ASTC.
+    ServerDesktop,
 }
 
 impl Preset {
     /// Every preset.
-    pub const ALL: [Self; 2] = [Self::OnDevice, Self::Server];
+    pub const ALL: [Self; 3] = [Self::OnDevice, Self::Server, Self::ServerDesktop];
 
     /// Name on the command line.
     #[must_use]
@@ -23,6 +25,7 @@ impl Preset {
         match self {
             Self::OnDevice => "on-device",
             Self::Server => "server",
+            Self::ServerDesktop => "server-desktop",
         }
     }
 
@@ -32,6 +35,7 @@ impl Preset {
         match self {
             Self::OnDevice => include_str!("presets/on-device.toml"),
             Self::Server => include_str!("presets/server.toml"),
+            Self::ServerDesktop => include_str!("presets/server-desktop.toml"),
         }
     }
 

@@ -43,7 +43,7 @@ pub use self::preset::Preset;
 use self::rank::BATCH;
 use self::scales::Band;
 use self::search::{Choice, Finish, Scratch, Searcher};
-use self::validate::{check, check_length};
+pub(crate) use self::validate::{check, check_length};
 use crate::decode::LuminanceDecoder;
 use crate::simd::Level;
 use crate::{BlockGrid, DecodeMode, Error, Footprint};

@@ -7,7 +7,7 @@ use crate::simd::{Level, Simd, dispatch};
 use crate::{BlockGrid, Error};
 
 /// Lengths, finite weights, and weights within the range of a row scale.
-pub(super) fn check(
+pub(crate) fn check(
     grid: &BlockGrid,
     w: &[f32],
     importance: Importance<'_>,

@@ -1,0 +1,123 @@
+//! `bc4`: one-channel BC4 textures with a scale a row, ŵ = a·(2t - 1).
+//!
+//! Parts: `blocks` U8 [block rows, block columns, 8], in raster order; `scales` F16 [rows].
+//! Parameters: `decode` ("exact" or "unorm8"), how the reader interpolates; `effort` ("fast" or
+//! "best", the default), how long the encoder searches.
+
+use std::sync::Arc;
+
+use compress_model_astc::bc4::{self, BLOCK_BYTES, Coder, DecodeMode, Effort};
+use compress_model_astc::encode::Importance;
+use half::f16;
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use super::astc::coder_error;
+use super::{Codec, CodecError, Params, Part, Worker};
+
+pub(super) const NAME: &str = "bc4";
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bc4Params {
+    #[serde(default)]
+    decode: Decode,
+    #[serde(default)]
+    effort: Search,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Decode {
+    #[default]
+    Exact,
+    Unorm8,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Search {
+    Fast,
+    #[default]
+    Best,
+}
+
+#[derive(Debug)]
+struct Bc4Codec {
+    params: Bc4Params,
+}
+
+pub(super) fn build(params: Params) -> Result<Arc<dyn Codec>, String> {
+    Ok(Arc::new(Bc4Codec { params: super::parse_params(params)? }))
+}
+
+impl Codec for Bc4Codec {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn params(&self) -> Params {
+        super::write_params(&self.params)
+    }
+
+    fn row_multiple(&self) -> usize {
+        4
+    }
+
+    fn parts(&self, rows: usize, cols: usize) -> Vec<Part> {
+        let (down, across) = bc4::blocks(rows, cols);
+        vec![
+            Part { suffix: "blocks", dtype: Dtype::U8, shape: vec![down, across, BLOCK_BYTES] },
+            Part { suffix: "scales", dtype: Dtype::F16, shape: vec![rows] },
+        ]
+    }
+
+    fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
+        let decode = match self.params.decode {
+            Decode::Exact => DecodeMode::Exact,
+            Decode::Unorm8 => DecodeMode::Unorm8,
+        };
+        let effort = match self.params.effort {
+            Search::Fast => Effort::Fast,
+            Search::Best => Effort::Best,
+        };
+        let coder = Coder::new(bc4::Params { decode, effort });
+        Ok(Box::new(Bc4Worker { coder, scales: Vec::new() }))
+    }
+}
+
+struct Bc4Worker {
+    coder: Coder,
+    scales: Vec<f16>,
+}
+
+impl Worker for Bc4Worker {
+    fn encode(
+        &mut self,
+        panel: &[f32],
+        cols: usize,
+        parts: &mut [Vec<u8>],
+    ) -> Result<(), CodecError> {
+        let rows = panel.len() / cols;
+        self.scales.resize(rows, f16::ZERO);
+        self.coder
+            .encode_rows(panel, rows, cols, Importance::Equal, &mut parts[0], &mut self.scales)
+            .map_err(|e| coder_error(&e))?;
+        parts[1].copy_from_slice(bytemuck::cast_slice(&self.scales));
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        parts: &[Vec<u8>],
+        cols: usize,
+        panel: &mut [f32],
+    ) -> Result<(), CodecError> {
+        let rows = panel.len() / cols;
+        self.scales.resize(rows, f16::ZERO);
+        bytemuck::cast_slice_mut(&mut self.scales).copy_from_slice(&parts[1]);
+        self.coder
+            .decode_rows(&parts[0], &self.scales, rows, cols, panel)
+            .map_err(|e| coder_error(&e))
+    }
+}
