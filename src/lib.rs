@@ -17,5 +17,6 @@ pub mod codec;
 pub mod error;
 pub mod pipeline;
 pub mod recipe;
+pub mod view;
 
 pub use error::{Error, Result};

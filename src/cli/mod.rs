@@ -9,6 +9,7 @@ mod progress;
 mod recipe_args;
 mod table;
 mod verify;
+mod view;
 
 use std::io::{self, Write};
 
@@ -70,6 +71,8 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     /// Check an output folder: files, hashes, manifest, SQNR
     Verify(verify::VerifyArgs),
+    /// Write a web page that shows ASTC-coded weights and their blocks
+    View(view::ViewArgs),
 }
 
 /// Runs the command with the process's arguments and returns its exit code.
@@ -132,6 +135,7 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Compress(args) => compress::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
+        Command::View(args) => view::run(args, &cli.common),
     })
 }
 
