@@ -9,7 +9,7 @@ use support::{Workspace, run};
 #[test]
 fn help() {
     let mut text = run(["--help"]).ok().stdout;
-    for subcommand in ["inspect", "plan", "compress", "decompress", "verify"] {
+    for subcommand in ["inspect", "plan", "compress", "decompress", "verify", "view"] {
         text += &format!("\n=== {subcommand}\n\n{}", run([subcommand, "--help"]).ok().stdout);
     }
     insta::assert_snapshot!(text);

@@ -11,12 +11,14 @@ fn main(@builtin(global_invocation_id) at: vec3u) {
   }
 }`;
 
+const PATIENCE_MS = 20000;
+
 // Opens the browser's adapter once; throws an error that says why there is none.
 let opened = null;
 function openGpu() {
   opened ??= (async () => {
     if (!navigator.gpu) throw new Error("this browser has no WebGPU");
-    const adapter = await navigator.gpu.requestAdapter();
+    const adapter = await navigator.gpu.requestAdapter({ featureLevel: "compatibility" });
     if (!adapter) throw new Error("WebGPU found no adapter");
     const { vendor, architecture, device, description } = adapter.info ?? {};
     const parts = [vendor, architecture, description || device].filter(Boolean);
@@ -35,8 +37,16 @@ function openGpu() {
   return opened;
 }
 
-// The red channel of every texel, padding included, as the adapter returns it.
-async function decodeOnGpu(tensor) {
+// The red channel of every texel, padding included, as the adapter returns it. Some drivers never
+// answer: that is an error too.
+function decodeOnGpu(tensor) {
+  const silence = new Promise((_, reject) => {
+    setTimeout(() => reject(new Error("WebGPU did not answer")), PATIENCE_MS);
+  });
+  return Promise.race([uploadAndSample(tensor), silence]);
+}
+
+async function uploadAndSample(tensor) {
   const { gpu, name, lost } = await openGpu();
   gpu.pushErrorScope("out-of-memory");
   gpu.pushErrorScope("validation");

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::data::TensorData;
 use super::Contents;
+use super::data::TensorData;
 use crate::pipeline::CompressedFolder;
 
 const PAGE: &str = include_str!("page.html");

@@ -21,6 +21,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::pipeline::CompressedFolder;
 
+use data::TensorData;
+use select::Candidate;
 pub use window::Window;
 pub use write::write_page;
 
@@ -76,26 +78,26 @@ pub fn page(
 ) -> Result<Page> {
     let candidates = select::astc_tensors(folder);
     let chosen = select::choose(folder.stored.folder(), &candidates, names)?;
-    let mut contents =
-        Contents { tensors: Vec::new(), left_out: Vec::new(), astc_tensors: candidates.len() };
-    let mut tensors = Vec::new();
-    let mut total = 0;
-    for candidate in chosen {
-        let bytes = candidate.data_bytes(original.is_some());
-        if total + bytes > MAX_DATA_BYTES {
-            contents.left_out.push(candidate.entry.name.clone());
-            continue;
-        }
-        total += bytes;
-        tensors.push(data::TensorData::read(folder, original, candidate)?);
-        contents.tensors.push(ShownTensor {
-            name: candidate.entry.name.clone(),
-            shape: candidate.entry.shape.clone(),
-            footprint: candidate.footprint.to_string(),
-            window: candidate.window,
-            data_bytes: bytes,
-        });
-    }
+    let bytes = |candidate: &&Candidate<'_>| candidate.data_bytes(original.is_some());
+    let (shown, left_out) = select::within(MAX_DATA_BYTES, chosen, bytes);
+    let tensors = shown
+        .iter()
+        .map(|candidate| TensorData::read(folder, original, candidate))
+        .collect::<Result<Vec<_>>>()?;
+    let contents = Contents {
+        tensors: shown
+            .iter()
+            .map(|candidate| ShownTensor {
+                name: candidate.entry.name.clone(),
+                shape: candidate.entry.shape.clone(),
+                footprint: candidate.footprint.to_string(),
+                window: candidate.window,
+                data_bytes: bytes(candidate),
+            })
+            .collect(),
+        left_out: left_out.iter().map(|candidate| candidate.entry.name.clone()).collect(),
+        astc_tensors: candidates.len(),
+    };
     let html = html::assemble(&html::Facts::new(folder, original.is_some(), &contents), &tensors);
     Ok(Page { html, contents })
 }

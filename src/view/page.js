@@ -1,12 +1,13 @@
 // Puts the parts together: what is chosen, and what is shown for it.
 
 const facts = JSON.parse(document.getElementById("facts-data").textContent);
+const HINT = "Drag to pan, scroll to zoom, click to pin a block.";
 const at = (id) => document.getElementById(id);
-const state = { tensor: null, layer: "weights", decoder: [], group: null };
+const state = { tensor: null, layers: [], layer: "weights", decoder: [], group: null, block: 0 };
 
 const viewer = new Viewer(at("matrix"), {
   onPoint: showPoint,
-  onPin: () => showBlock(viewer.hovered),
+  onPin: (block) => showBlock(block ?? state.block),
   onZoom: (scale) => (at("zoom").textContent = `${scale < 0.1 ? (100 * scale).toFixed(1) : Math.round(100 * scale)} %`),
 });
 
@@ -28,7 +29,7 @@ function currentLayer() {
 async function choose(index) {
   const tensor = loadTensor(`tensor-${index}`);
   groupConfigurations(tensor);
-  Object.assign(state, { tensor, group: null, layers: layersOf(tensor) });
+  Object.assign(state, { tensor, group: null, block: 0, layers: layersOf(tensor) });
   viewer.options.group = null;
   showDecoder("JavaScript", "checking WebGPU", "", []);
   showAll();
@@ -53,8 +54,8 @@ async function checkGpu(tensor) {
 function judgeGpu(tensor, texels, name) {
   const { mode, compared, differing, first } = compareWithGpu(tensor, texels);
   const rows = [
-    ["Adapter", name],
-    ["Its texels", mode],
+    ["GPU", name],
+    ["GPU precision", mode],
     ["Compared", count(compared, "texel")],
     ["Differing", differing.toLocaleString("en")],
   ];
@@ -89,7 +90,7 @@ function showAll() {
   fillFacts(at("facts"), state.tensor, state.decoder);
   showTable();
   showLayer(layer);
-  showBlock(viewer.hovered);
+  showBlock(state.block);
 }
 
 function showLayer(layer) {
@@ -121,7 +122,7 @@ function showTable() {
 
 function showPoint(point) {
   if (point === null) {
-    at("readout").replaceChildren("Drag to pan, scroll to zoom.");
+    at("readout").replaceChildren(HINT);
   } else {
     const { tensor } = state;
     const i = point.row * tensor.cols + point.col;
@@ -133,21 +134,24 @@ function showPoint(point) {
     for (const [name, array] of values.filter(([, array]) => array)) {
       parts.push(`  ·  ${name} `, make("b", {}, signed(array[i], digits)));
     }
-    parts.push("  ·  texel ", make("b", {}, `${unorm8(texel)}/255`));
+    parts.push("  ·  texel ", make("b", {}, String(unorm8(texel))));
     at("readout").replaceChildren(...parts);
   }
-  showBlock(point?.block ?? null);
+  if (viewer.pinned === null && point && point.block !== state.block) showBlock(point.block);
 }
 
-let shownBlock;
-function showBlock(hovered) {
-  const index = viewer.pinned ?? hovered;
+// Shows a block, which stays until the next one is pointed at.
+function showBlock(index) {
   const layer = currentLayer();
-  const key = [index, layer.key, state.tensor, theme()];
-  if (shownBlock?.every((part, i) => part === key[i]) && viewer.pinned === null) return;
-  shownBlock = key;
-  at("block-state").textContent = viewer.pinned === null ? "" : "pinned; click it again to let go";
+  state.block = index;
+  at("block-state").textContent = blockTitle(index);
   fillBlock(at("block"), state.tensor, index, layer.values ? layer : state.layers[0]);
+}
+
+function blockTitle(index) {
+  const { across } = state.tensor;
+  const place = `row ${Math.floor(index / across)}, column ${index % across}`;
+  return viewer.pinned === null ? place : `${place}, pinned`;
 }
 
 function showFolder() {
@@ -170,4 +174,5 @@ at("zoom-out").addEventListener("click", () => viewer.zoom(1 / 1.5));
 at("fit").addEventListener("click", () => viewer.fit());
 darkQuery.addEventListener("change", () => showAll());
 showFolder();
+at("readout").textContent = HINT;
 choose(0);

@@ -25,7 +25,7 @@ function fillFacts(list, tensor, decoder) {
     ["Shape", data.shape.join(" × ")],
     ["Shown", data.window.whole ? "all" : `rows 0–${tensor.rows - 1}, columns 0–${tensor.cols - 1}`],
     ["Role", data.role],
-    ["Source", data.dtype],
+    ["Source type", data.dtype],
     null,
     ["Footprint", data.footprint.join(" × ")],
     ["Bits per weight", data.bits_per_weight.toFixed(3)],
@@ -57,14 +57,8 @@ function describe(block) {
 }
 
 function fillBlock(host, tensor, index, layer) {
-  if (index === null) {
-    host.replaceChildren(make("p", { class: "hint" }, "Point at a block to see how it is coded; click to keep it."));
-    return;
-  }
   const block = tensor.parsed[index];
-  const rows = [
-    ["Position", `row ${Math.floor(index / tensor.across)}, column ${index % tensor.across}`],
-  ];
+  const rows = [];
   if (block.kind === "weights") {
     rows.push(
       ["Partitions", String(block.partitions)],
@@ -84,8 +78,8 @@ function fillBlock(host, tensor, index, layer) {
   const parts = [make("div", { class: "block-top" }, drawBlock(tensor, index, layer), list)];
   if (block.kind === "weights") parts.push(endpointRows(tensor, block), ...bitLayout(block));
   const bytes = [...tensor.blocks.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES)];
-  const hex = bytes.map((b) => b.toString(16).padStart(2, "0"));
-  parts.push(make("p", { class: "hex" }, hex.join(" ")));
+  const hex = bytes.map((b) => b.toString(16).padStart(2, "0")).join("");
+  parts.push(make("p", { class: "hex" }, hex.match(/.{8}/g).join(" ")));
   host.replaceChildren(...parts);
 }
 
@@ -158,7 +152,7 @@ function bitLayout(block) {
 }
 
 function fillTable(table, tensor, chosen, onChoose) {
-  const heads = ["Configuration", "Grid", "Endpoint levels", "Blocks", "Share", ...(tensor.original ? ["SQNR"] : [])];
+  const heads = ["Configuration", "Grid", "Endpoints", "Blocks", "Share", ...(tensor.original ? ["SQNR"] : [])];
   const most = tensor.groups[0].blocks.length;
   const rows = tensor.groups.map((group, i) => {
     const { example, blocks } = group;
@@ -167,7 +161,7 @@ function fillTable(table, tensor, chosen, onChoose) {
     const name = make("button", { type: "button", "aria-pressed": String(i === chosen) },
       make("span", { class: "swatch", style: { background: colour } }), describe(example));
     const bar = make("span", { class: "share" },
-      make("i", { style: { background: colour, width: `${(52 * blocks.length) / most}px` } }),
+      make("i", { style: { background: colour, width: `${(40 * blocks.length) / most}px` } }),
       percent(blocks.length, tensor.parsed.length));
     const cells = [name, coded ? `${example.gridWidth} × ${example.gridHeight}` : "–",
       coded ? String(example.endpointLevels) : "–", blocks.length.toLocaleString("en"), bar];
@@ -209,15 +203,17 @@ function fillHistogram(host, tensor, layer, logarithmic) {
     });
     plot.append(make("path", { d: `${path}L${BINS} 100` }));
   }
-  host.replaceChildren(plot, histogramCaption(layer, limit, outside, reference));
+  host.replaceChildren(plot, ...histogramCaption(layer, limit, outside, reference));
 }
 
 function histogramCaption(layer, limit, outside, reference) {
   const digits = Math.max(0, 2 - Math.floor(Math.log10(limit)));
   const colour = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+  const axis = make("div", { class: "axis" },
+    ...[-limit, 0, limit].map((x) => make("span", {}, x === 0 ? "0" : signed(x, digits))));
   const caption = make("div", { class: "caption" },
     make("span", {}, make("span", { class: "swatch", style: { background: colour, opacity: "0.55" } }), layer.name));
   if (reference) caption.append(make("span", {}, make("span", { class: "swatch line" }), "Original"));
-  caption.append(make("span", {}, `±${signed(limit, digits)}; ${count(outside, "weight")} outside`));
-  return caption;
+  caption.append(make("span", {}, `${count(outside, "weight")} outside`));
+  return [axis, caption];
 }

@@ -43,8 +43,9 @@ impl Candidate<'_> {
     pub(super) fn data_bytes(&self, with_original: bool) -> usize {
         let Window { rows, cols, .. } = self.window;
         let (across, down) = self.blocks();
-        let halves =
-            rows + self.rank * (rows + cols) + if with_original { self.window.weights() } else { 0 };
+        let halves = rows
+            + self.rank * (rows + cols)
+            + if with_original { self.window.weights() } else { 0 };
         across * down * 16 + 2 * halves
     }
 }
@@ -108,6 +109,22 @@ pub(super) fn choose<'a, 'b>(
         .collect()
 }
 
+/// Shares out `limit` bytes in the order of `items`: those that fit, and those that do not.
+pub(super) fn within<T>(
+    limit: usize,
+    items: Vec<T>,
+    bytes: impl Fn(&T) -> usize,
+) -> (Vec<T>, Vec<T>) {
+    let mut left = limit;
+    items.into_iter().partition(|item| match left.checked_sub(bytes(item)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    })
+}
+
 /// What a tensor is in every layer: its role and the name of its module, `q_proj`.
 fn kind(entry: &Entry) -> (Role, &str) {
     let name = entry.name.strip_suffix(".weight").unwrap_or(&entry.name);
@@ -151,6 +168,12 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_leaves_room_for_what_follows() {
+        let (fit, left_out) = within(10, vec![4, 7, 6, 1], |&bytes| bytes);
+        assert_eq!((fit, left_out), (vec![4, 6], vec![7, 1]));
+    }
 
     #[test]
     fn near_names() {

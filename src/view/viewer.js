@@ -275,7 +275,7 @@ class Viewer {
   drawNumbers(context) {
     const { tensor, scale, values, limit } = this;
     const { cols, rows } = this.visible();
-    const digits = Math.max(0, 2 - Math.floor(Math.log10(limit)));
+    const digits = Math.max(0, 3 - Math.floor(Math.log10(limit)));
     const light = theme() === "light";
     context.font = `${Math.min(13, scale / 4.6)}px ${getComputedStyle(this.canvas).fontFamily}`;
     context.textAlign = "center";

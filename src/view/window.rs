@@ -32,11 +32,7 @@ impl Window {
         let (most_rows, most_cols) = if fits { (rows, cols) } else { (wide(cols), wide(rows)) };
         let shown_rows = whole_blocks(rows, most_rows, footprint.height());
         let shown_cols = whole_blocks(cols, most_cols, footprint.width());
-        Self {
-            rows: shown_rows,
-            cols: shown_cols,
-            whole: (shown_rows, shown_cols) == (rows, cols),
-        }
+        Self { rows: shown_rows, cols: shown_cols, whole: (shown_rows, shown_cols) == (rows, cols) }
     }
 
     /// Weights in it.
