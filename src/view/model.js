@@ -1,7 +1,10 @@
 // What the page knows about a tensor: its arrays, its blocks, and figures over them.
 
 function fromBase64(text) {
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }
 
 function halfToFloat(bits) {
@@ -13,10 +16,12 @@ function halfToFloat(bits) {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
+const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => halfToFloat(bits));
+
 function halves(text) {
   const bytes = fromBase64(text);
   const floats = new Float32Array(bytes.length / 2);
-  for (let i = 0; i < floats.length; i++) floats[i] = halfToFloat(bytes[2 * i] | (bytes[2 * i + 1] << 8));
+  for (let i = 0; i < floats.length; i++) floats[i] = HALVES[bytes[2 * i] | (bytes[2 * i + 1] << 8)];
   return floats;
 }
 
@@ -37,8 +42,10 @@ function loadTensor(id) {
     original: data.original === null ? null : halves(data.original),
   };
   decodeBlocks(tensor);
-  const value = data.decode === "fp16" ? unormToHalf : (v) => Math.fround(unorm8(v) / 255);
-  setTexture(tensor, Float32Array.from(tensor.texels, value));
+  const value = data.decode === "fp16" ? unormToHalf : (v) => unorm8(v) / 255;
+  const sampled = new Float32Array(tensor.texels.length);
+  for (let i = 0; i < sampled.length; i++) sampled[i] = value(tensor.texels[i]);
+  setTexture(tensor, sampled);
   return tensor;
 }
 
@@ -142,7 +149,7 @@ function groupConfigurations(tensor) {
 }
 
 function configurationKey(block) {
-  if (block.kind !== "weights") return block.kind;
+  if (block.kind !== "weights") return [block.kind, block.reason].join(" ");
   const { partitions, gridWidth, gridHeight, levels, endpointLevels, dualPlane } = block;
   return [partitions, gridWidth, gridHeight, levels, endpointLevels, dualPlane].join(" ");
 }
