@@ -18,5 +18,6 @@ pub mod error;
 pub mod export;
 pub mod pipeline;
 pub mod recipe;
+pub mod view;
 
 pub use error::{Error, Result};

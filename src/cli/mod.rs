@@ -12,6 +12,7 @@ mod progress;
 mod recipe_args;
 mod table;
 mod verify;
+mod view;
 
 use std::io::{self, Write};
 
@@ -78,6 +79,8 @@ enum Command {
     GpuInfo(gpu::GpuInfoArgs),
     /// Write textures as files that other engines load
     Export(export::ExportArgs),
+    /// Write a web page that shows ASTC-coded weights and their blocks
+    View(view::ViewArgs),
 }
 
 /// Runs the command with the process's arguments and returns its exit code.
@@ -143,6 +146,7 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         #[cfg(feature = "gpu")]
         Command::GpuInfo(args) => gpu::run(args, &cli.common),
         Command::Export(args) => export::run(args, &cli.common),
+        Command::View(args) => view::run(args, &cli.common),
     })
 }
 

@@ -276,7 +276,7 @@ impl CompressedFolder {
     ///
     /// # Errors
     /// What reading the PEFT files gives.
-    fn adapter(&self, index: usize) -> Result<Option<Adapter>> {
+    pub(crate) fn adapter(&self, index: usize) -> Result<Option<Adapter>> {
         match (&self.manifest.tensors[index].status, &self.adapters) {
             (Status::Coded { adapter: Some(adapter), .. }, Some(reader)) => {
                 Ok(Some(reader.read(&adapter.module)?))

@@ -1,0 +1,155 @@
+//! The data of one tensor: what the folder and the original hold for its window.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::select::Candidate;
+use super::window::Window;
+use crate::checkpoint::dtype::AlignedBytes;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::error::{Error, Result};
+use crate::pipeline::CompressedFolder;
+use crate::pipeline::manifest::Status;
+
+const BLOCK_BYTES: usize = 16;
+
+/// Bytes of an original read at a time to hash it.
+const HASH_CHUNK: u64 = 1 << 20;
+
+/// One tensor as the page's program reads it; arrays are little-endian in base64.
+#[derive(Debug, Serialize)]
+pub(super) struct TensorData {
+    name: String,
+    role: &'static str,
+    dtype: String,
+    shape: Vec<usize>,
+    footprint: [usize; 2],
+    params: Vec<(String, String)>,
+    /// "unorm8" or "fp16": how the texels of this tensor are meant to be read.
+    decode: String,
+    bits_per_weight: f64,
+    sqnr_db: Option<f64>,
+    window: Window,
+    /// Blocks of the window, across and down.
+    blocks_across: usize,
+    blocks_down: usize,
+    blocks: String,
+    /// Row scales, f16.
+    scales: String,
+    adapter: Option<Factors>,
+    /// Weights of the original in the window, f16.
+    original: Option<String>,
+}
+
+/// B·A of the window.
+#[derive(Debug, Serialize)]
+struct Factors {
+    rank: usize,
+    /// A, f16 [rank, cols].
+    a: String,
+    /// B, f16 [rows, rank].
+    b: String,
+}
+
+impl TensorData {
+    /// Reads the window of `candidate`, of the first matrix where there are several.
+    pub(super) fn read(
+        folder: &CompressedFolder,
+        original: Option<&Checkpoint>,
+        candidate: &Candidate<'_>,
+    ) -> Result<Self> {
+        let entry = candidate.entry;
+        let Status::Coded { params, bits_per_weight, sqnr_db, .. } = &entry.status else {
+            unreachable!("invariant: a candidate is coded")
+        };
+        let (blocks_across, blocks_down) = candidate.blocks();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let original = original.map(|o| read_original(o, candidate)).transpose()?;
+        Ok(Self {
+            name: entry.name.clone(),
+            role: entry.role.name(),
+            dtype: entry.dtype.clone(),
+            shape: entry.shape.clone(),
+            footprint: [candidate.footprint.width(), candidate.footprint.height()],
+            params: params.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
+            decode: params.get("decode").map_or_else(|| "unorm8".to_owned(), text),
+            bits_per_weight: *bits_per_weight,
+            sqnr_db: *sqnr_db,
+            window: candidate.window,
+            blocks_across,
+            blocks_down,
+            blocks: STANDARD.encode(read_blocks(folder, candidate)?),
+            scales: STANDARD.encode(read_scales(folder, candidate)?),
+            adapter: read_factors(folder, candidate)?,
+            original,
+        })
+    }
+}
+
+/// The stored tensor of part number `part`.
+fn stored<'a>(folder: &'a CompressedFolder, candidate: &Candidate<'_>, part: usize) -> &'a Tensor {
+    let part = &candidate.entry.status.parts()[part];
+    folder.stored.tensor(&part.name).expect("invariant: checked when the folder was opened")
+}
+
+fn read_blocks(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Vec<u8>> {
+    let tensor = stored(folder, candidate, 0);
+    let stride = candidate.shape.2.div_ceil(candidate.footprint.width()) * BLOCK_BYTES;
+    let (across, down) = candidate.blocks();
+    let mut blocks = vec![0; across * down * BLOCK_BYTES];
+    for (row, blocks) in blocks.chunks_exact_mut(across * BLOCK_BYTES).enumerate() {
+        folder.stored.read_bytes(tensor, (row * stride) as u64, blocks)?;
+    }
+    Ok(blocks)
+}
+
+fn read_scales(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Vec<u8>> {
+    let mut scales = vec![0; 2 * candidate.window.rows];
+    folder.stored.read_bytes(stored(folder, candidate, 1), 0, &mut scales)?;
+    Ok(scales)
+}
+
+fn read_factors(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Option<Factors>> {
+    let Some(adapter) = folder.adapter(candidate.index)? else { return Ok(None) };
+    let Window { rows, cols, .. } = candidate.window;
+    let a: Vec<f16> =
+        adapter.a.chunks_exact(candidate.shape.2).flat_map(|row| &row[..cols]).copied().collect();
+    let b = &adapter.b[..rows * adapter.rank()];
+    Ok(Some(Factors {
+        rank: adapter.rank(),
+        a: STANDARD.encode(bytemuck::cast_slice(&a)),
+        b: STANDARD.encode(bytemuck::cast_slice(b)),
+    }))
+}
+
+/// The original weights of the window as f16, once its hash has shown that it is the original.
+fn read_original(original: &Checkpoint, candidate: &Candidate<'_>) -> Result<String> {
+    let entry = candidate.entry;
+    let Some(tensor) = original.tensor(&entry.name) else {
+        return Err(Error::tensor(original.folder(), &entry.name, "is not in the original"));
+    };
+    let mut chunk = AlignedBytes::default();
+    let mut hasher = blake3::Hasher::new();
+    for from in (0..tensor.byte_len).step_by(HASH_CHUNK as usize) {
+        chunk.resize(HASH_CHUNK.min(tensor.byte_len - from) as usize);
+        original.read_bytes(tensor, from, chunk.as_mut_slice())?;
+        hasher.update(chunk.as_slice());
+    }
+    if tensor.shape != entry.shape || *hasher.finalize().to_hex() != *entry.source_blake3 {
+        let message = "is not what was compressed: its shape or its hash is another";
+        return Err(Error::tensor(original.file_of(tensor), &entry.name, message));
+    }
+    let Window { rows, cols, .. } = candidate.window;
+    let mut weights = vec![0.0; rows * cols];
+    for (row, weights) in weights.chunks_exact_mut(cols).enumerate() {
+        let first = (row * candidate.shape.2) as u64;
+        original.read_weights(tensor, first, &mut chunk, weights)?;
+    }
+    let mut halves = vec![f16::ZERO; weights.len()];
+    halves.convert_from_f32_slice(&weights);
+    Ok(STANDARD.encode(bytemuck::cast_slice(&halves)))
+}
