@@ -3,16 +3,20 @@
 //! A square of pairs with ends within r of its middle has every level within r of the middle's
 //! level, since levels are convex combinations of the ends. So the middle's error with all
 //! distances shortened by r bounds the error of every pair in the square from below. Squares of
-//! 16 x 16 pairs are halved in both directions down to single pairs, eight at a time, and dropped
-//! as soon as their bound shows that they cannot beat the best pair known.
+//! 8 x 8 pairs are halved in both directions down to single pairs, eight at a time, and dropped
+//! as soon as their bound shows that they cannot beat the best pair known. Most of the first
+//! squares need no such bound: texels that lie outside their widest range cost too much.
 
 use super::DecodeMode;
 use super::block::{BLOCK_TEXELS, integer_level};
-use super::lanes::{LANES, Ladder, Lanes, Texels, bounds, lower};
+use super::lanes::{LANES, Ladder, Lanes, Texels, bounds, higher, lower};
 use crate::simd::{Level, Simd, dispatch};
 
 /// Pairs along the side of the first squares.
-const FIRST_SIDE: u16 = 16;
+const FIRST_SIDE: usize = 8;
+
+/// First squares along each direction.
+const FIRST_COUNT: usize = 256 / FIRST_SIDE;
 
 /// Most that llvmpipe's levels differ from the exact ones, over all pairs: 1.6.
 const LLVMPIPE_DEVIATION: f32 = 1.601;
@@ -36,8 +40,8 @@ pub(super) struct ExactSearch {
 }
 
 impl ExactSearch {
-    /// The best of `known` and all pairs on `ladder`; among equals the known one, then the one
-    /// with the lower ends.
+    /// The best of `known` and all pairs on `ladder`; among equals the known one, then the first
+    /// in the order of the halved squares.
     ///
     /// `texels` holds the block in all lanes.
     pub(super) fn improve(
@@ -55,12 +59,9 @@ impl ExactSearch {
 
         let mut best = known;
         let mut side = FIRST_SIDE;
-        self.squares.clear();
-        for low in (0..=255_u8).step_by(side.into()) {
-            self.squares.extend((low..=255).step_by(side.into()).map(|high| (low, high)));
-        }
+        self.first_squares(level, ladder, texels, best.error);
         while side > 1 {
-            let middle = f32::from(side - 1) * 0.5;
+            let middle = (side - 1) as f32 * 0.5;
             let slack = middle + deviation;
             self.halved.clear();
             for squares in self.squares.chunks(LANES) {
@@ -88,6 +89,29 @@ impl ExactSearch {
             }
         }
         best
+    }
+
+    /// The squares whose pairs may have an error below `limit` by the texels outside their range.
+    ///
+    /// No reader's levels lie outside the ends of their pair.
+    fn first_squares(&mut self, level: Level, ladder: Ladder, texels: &Texels, limit: f32) {
+        let (mut below, mut above) = ([0.0; FIRST_COUNT], [0.0; FIRST_COUNT]);
+        for first in (0..FIRST_COUNT).step_by(LANES) {
+            let corner = |lane: usize| ((first + lane) * FIRST_SIDE) as f32;
+            let low = std::array::from_fn(corner);
+            let high = std::array::from_fn(|lane| corner(lane) + (FIRST_SIDE - 1) as f32);
+            let range = |from: &Lanes, to: &Lanes| outside(level, texels, ladder, from, to);
+            below[first..first + LANES].copy_from_slice(&range(&low, &[f32::INFINITY; LANES]));
+            above[first..first + LANES].copy_from_slice(&range(&[f32::NEG_INFINITY; LANES], &high));
+        }
+        self.squares.clear();
+        for low in 0..FIRST_COUNT {
+            for high in low..FIRST_COUNT {
+                if (below[low] + above[high]) * ROUNDING < limit {
+                    self.squares.push(((low * FIRST_SIDE) as u8, (high * FIRST_SIDE) as u8));
+                }
+            }
+        }
     }
 }
 
@@ -118,6 +142,39 @@ fn ends(squares: &[(u8, u8)], middle: f32) -> (Lanes, Lanes) {
         std::array::from_fn(|lane| f32::from(of(lane).0) + middle),
         std::array::from_fn(|lane| f32::from(of(lane).1) + middle),
     )
+}
+
+dispatch! {
+    /// Errors of the texels outside the ranges `low` to `high`.
+    fn outside = outside_with(
+        texels: &Texels,
+        ladder: Ladder,
+        low: &Lanes,
+        high: &Lanes,
+    ) -> Lanes
+}
+
+#[inline(always)]
+fn outside_with<S: Simd>(
+    _: S,
+    texels: &Texels,
+    ladder: Ladder,
+    low: &Lanes,
+    high: &Lanes,
+) -> Lanes {
+    let mut sum = [0.0; LANES];
+    for texel in 0..BLOCK_TEXELS {
+        for lane in 0..LANES {
+            let position = texels.position[texel][lane];
+            let distance = higher(higher(low[lane] - position, position - high[lane]), 0.0);
+            let square = match ladder {
+                Ladder::Seven => distance * distance,
+                Ladder::Five => lower(distance * distance, texels.to_fixed[texel][lane]),
+            };
+            sum[lane] += texels.importance[texel][lane] * square;
+        }
+    }
+    sum
 }
 
 /// The error of a pair over the levels of a reader that stores bytes.
