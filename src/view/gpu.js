@@ -27,7 +27,12 @@ function openGpu() {
     if (!adapter.features.has("texture-compression-astc")) {
       throw new Error(`${name} has no ASTC textures`);
     }
-    const gpu = await adapter.requestDevice({ requiredFeatures: ["texture-compression-astc"] });
+    // The limits of a device are the least that any adapter has, unless it asks for more.
+    const { maxTextureDimension2D } = adapter.limits;
+    const gpu = await adapter.requestDevice({
+      requiredFeatures: ["texture-compression-astc"],
+      requiredLimits: { maxTextureDimension2D },
+    });
     const lost = gpu.lost.then((info) => {
       throw new Error(`${name} was lost: ${info.message || info.reason}`);
     });

@@ -43,7 +43,8 @@ async function checkGpu(tensor) {
     const { texels, name } = await decodeOnGpu(tensor);
     report = judgeGpu(tensor, texels, name);
   } catch (error) {
-    report = ["JavaScript", `Decoded in JavaScript: ${error.message}`, "warn", [["WebGPU", error.message]]];
+    const [reason] = error.message.split(/\n|\. /);
+    report = ["JavaScript", `Decoded in JavaScript: ${reason}`, "warn", [["WebGPU", reason]]];
   }
   if (tensor !== state.tensor) return;
   showDecoder(...report);
@@ -155,14 +156,14 @@ function blockTitle(index) {
 }
 
 function showFolder() {
-  at("folder").textContent = `${facts.folder} · recipe ${facts.recipe} · ${facts.tool}`;
+  at("folder").textContent = [facts.folder, `recipe ${facts.recipe}`, facts.tool].map(visible).join(" · ");
   const here = `${facts.tensors.length} of ${count(facts.astc_tensors, "ASTC-coded tensor")} are in this page`;
   const others = facts.tensors.length < facts.astc_tensors ? "; choose others with --tensor NAME" : "";
-  const left = facts.left_out.length ? ` Left out, because the page would be too large: ${facts.left_out.join(", ")}.` : "";
+  const left = facts.left_out.length ? ` Left out, because the page would be too large: ${facts.left_out.map(visible).join(", ")}.` : "";
   at("notice").textContent = left.trim();
   at("footer").textContent = `${here}${others}. The page is complete in itself and loads nothing.`;
   at("tensor").replaceChildren(...facts.tensors.map((tensor, i) =>
-    make("option", { value: String(i) }, `${tensor.name}${tensor.window.whole ? "" : " (part)"}`)));
+    make("option", { value: String(i) }, `${visible(tensor.name)}${tensor.window.whole ? "" : " (part)"}`)));
 }
 
 at("tensor").addEventListener("change", (event) => choose(Number(event.target.value)));

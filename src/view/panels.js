@@ -15,6 +15,11 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+// A name with its invisible characters spelt out: some reverse the text around them.
+function visible(name) {
+  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+}
+
 const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 const percent = (part, whole) => `${((100 * part) / whole).toFixed(1)} %`;
 const showDecibels = (db) => (Number.isFinite(db) ? `${db.toFixed(2)} dB` : "exact");
@@ -44,7 +49,7 @@ function fillFacts(list, tensor, decoder) {
   rows.push(null, ...decoder);
   const items = rows.map((row) => (row
     ? [make("dt", {}, row[0]), make("dd", {}, row[1])] : [make("hr")]));
-  list.replaceChildren(make("dd", { class: "wide" }, data.name), ...items.flat());
+  list.replaceChildren(make("dd", { class: "wide" }, visible(data.name)), ...items.flat());
 }
 
 // What the panel says of a configuration.

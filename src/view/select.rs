@@ -180,7 +180,10 @@ mod tests {
         assert_eq!(edit_distance("kitten", "sitting"), 3);
         assert_eq!(edit_distance("", "abc"), 3);
         let names = ["l.0.q_proj", "l.0.k_proj", "l.1.q_proj", "l.0.up"];
-        assert_eq!(nearest("q_proj", names.into_iter()), ["l.0.q_proj", "l.1.q_proj", "l.0.up"]);
+        assert_eq!(
+            nearest("q_proj", names.into_iter()),
+            ["l.0.q_proj", "l.1.q_proj", "l.0.k_proj"]
+        );
         assert_eq!(nearest("l.0.j_proj", names.into_iter())[..2], ["l.0.q_proj", "l.0.k_proj"]);
     }
 }
