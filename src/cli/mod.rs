@@ -2,9 +2,9 @@
 
 mod compress;
 mod decompress;
+mod export;
 #[cfg(feature = "gpu")]
 mod gpu;
-mod export;
 mod inspect;
 mod memory;
 mod plan;
