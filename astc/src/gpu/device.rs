@@ -2,10 +2,14 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::{AdapterInfo, GpuError, SelfTest};
+
+/// How long results may be on their way after the device said that its work is done.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// A GPU that is ready to decode.
 #[derive(Debug)]
@@ -241,15 +245,14 @@ impl Gpu {
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         };
-        let mapped = Arc::new(OnceLock::new());
+        let (answer, mapped) = mpsc::channel();
         let staging = self.watched(ACTION, || {
             let staging = self.device.create_buffer(&staging);
             let mut encoder = self.device.create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
             self.queue.submit([encoder.finish()]);
-            let answer = Arc::clone(&mapped);
             staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                let _ = answer.set(result);
+                let _ = answer.send(result);
             });
             staging
         })?;
@@ -261,10 +264,12 @@ impl Gpu {
         let polled =
             self.watched(ACTION, || self.device.poll(wgpu::PollType::wait_indefinitely()))?;
         polled.map_err(|e| driver(e.to_string()))?;
-        match mapped.get() {
-            Some(Ok(())) => {}
-            Some(Err(e)) => return Err(driver(e.to_string())),
-            None => return Err(driver("the driver never mapped the buffer".to_owned())),
+        // A thread that polls at the same time may have taken the answer, and still be on its way
+        // to deliver it.
+        match mapped.recv_timeout(ANSWER_TIME) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(driver(e.to_string())),
+            Err(_) => return Err(driver("the driver never mapped the buffer".to_owned())),
         }
         let view = staging.get_mapped_range(..).map_err(|e| driver(e.to_string()))?;
         out.copy_from_slice(&view);
