@@ -238,6 +238,20 @@ fn blocks_decode_alike_in_astcenc() {
     }
 }
 
+#[test]
+fn a_few_huge_weights_in_a_coarse_grid_cost_no_more_than_zeros() {
+    let mut w = vec![0.0; 35];
+    (w[10], w[18]) = (-0.570_493_76 * 2.0_f32.powi(14), 0.978_014_5 * 2.0_f32.powi(12));
+    let energy: f64 = w.iter().map(|&w| f64::from(w).powi(2)).sum();
+    for text in ["10x8", "12x10", "12x12"] {
+        for policy in POLICIES {
+            let decoded = decode(&encode(footprint(text), policy, &w, 7));
+            let error: f64 = w.iter().zip(&decoded).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            assert!(error <= energy, "{text} {policy:?}: {error} {energy}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -84,6 +84,7 @@ impl CoarseSearch {
             }
         }
         let minimum = rounded_down(window.range().0);
+        let mean = mean(&texels);
         let mut best: Option<Coded> = None;
         for grid in &self.grids {
             let (state, ends) = grid.even_levels(&texels);
@@ -102,6 +103,15 @@ impl CoarseSearch {
             }
             for code in at_fixed_offset(window.range(), minimum) {
                 take(code, minimum);
+            }
+            // One level at the mean: where a few weights outweigh all others, levels that a coarse
+            // grid has to mix can be worse than none.
+            let (offset, level) = match policy {
+                HdrOffset::Fitted => (f16::from_f32(mean), 0.0),
+                HdrOffset::Minimum => (minimum, mean - minimum.to_f32()),
+            };
+            if let Some(code) = Family::Fine.nearest(logarithmic(level), logarithmic(level)) {
+                take(code, offset);
             }
         }
         best.expect("invariant: the mode of large range reaches every texel")
@@ -150,7 +160,7 @@ impl Grid {
     fn start(&self, texels: &Texels) -> (State, (f32, f32)) {
         let existing = || texels.iter().flatten();
         let count = existing().count().max(1) as f32;
-        let mean = existing().sum::<f32>() / count;
+        let mean = mean(texels);
         let spread = (existing().map(|x| (x - mean) * (x - mean)).sum::<f32>() / count).sqrt();
         let top = (self.config.steps.len() - 1) as f32;
         let steps: Vec<u8> = self
@@ -272,6 +282,12 @@ impl Grid {
         let bits = format | self.config.pack_grid(0, &[first, second], &state.steps);
         Some(Coded { bits, offset, error })
     }
+}
+
+/// Mean of the weights that exist.
+fn mean(texels: &Texels) -> f32 {
+    let existing = || texels.iter().flatten();
+    existing().sum::<f32>() / existing().count().max(1) as f32
 }
 
 fn mean_residual(levels: &Levels, texels: &Texels, state: &State) -> f32 {
