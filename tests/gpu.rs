@@ -26,11 +26,7 @@ fn run_with(variables: &[(&str, &str)], args: &[&str]) -> Run {
         .env("XDG_RUNTIME_DIR", runtime.path())
         .output()
         .unwrap();
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Run::of(output)
 }
 
 fn run(args: &[&str]) -> Run {

@@ -5,7 +5,7 @@ use half::f16;
 #[cfg(feature = "astcenc")]
 use crate::arm::ArmContext;
 use crate::decode::LuminanceDecoder;
-use crate::encode::{Importance, NativeEncoder, Preset};
+use crate::encode::{Importance, NativeEncoder, Preset, check_length};
 use crate::row_scale::row_scale;
 use crate::{BlockGrid, Error, Footprint};
 
@@ -141,7 +141,8 @@ impl Coder {
                 match policy {
                     RowScale::FullRange => {
                         full_range(w, cols, scales)?;
-                        native.encode_scaled(w, rows, cols, Importance::Equal, scales, blocks)
+                        native.encode_checked(&grid, w, Importance::Equal, scales, blocks);
+                        Ok(())
                     }
                     RowScale::Searched => {
                         native.encode_rows(w, rows, cols, Importance::Equal, blocks, scales)
@@ -232,18 +233,9 @@ fn check_lengths(
     blocks: usize,
     scales: usize,
 ) -> Result<(), Error> {
-    let lengths = [
-        ("weights", weights, grid.rows * grid.cols),
-        ("blocks", blocks, grid.byte_len()),
-        ("scales", scales, grid.rows),
-    ];
-    for (what, found, expected) in lengths {
-        if found != expected {
-            let BlockGrid { rows, cols, footprint } = *grid;
-            return Err(Error::Length { what, found, expected, rows, cols, footprint });
-        }
-    }
-    Ok(())
+    check_length("weights", weights, grid.rows * grid.cols, grid)?;
+    check_length("blocks", blocks, grid.byte_len(), grid)?;
+    check_length("scales", scales, grid.rows, grid)
 }
 
 #[cfg(all(test, not(feature = "astcenc")))]

@@ -6,22 +6,14 @@
 use half::f16;
 
 use crate::Error;
-use crate::simd::{Level, Simd, dispatch};
+use crate::encode::largest_magnitude;
+use crate::simd::Level;
 
 /// The scale of a row of finite weights.
 ///
 /// Zero where max|w| is below the smallest positive f16, 2^-24: such a row decodes to zeros.
 pub(crate) fn row_scale(row: usize, weights: &[f32]) -> Result<f16, Error> {
-    let max_abs = f32::from_bits(largest_magnitude(Level::detect(), weights));
-    if !max_abs.is_finite() {
-        let found = weights.iter().enumerate().find(|(_, value)| !value.is_finite());
-        let (col, &value) = found.expect("invariant: the largest magnitude is one of them");
-        return Err(Error::NotFinite { row, col, value });
-    }
-    if max_abs > f16::MAX.to_f32() {
-        return Err(Error::ScaleOverflow { row, max_abs });
-    }
-    Ok(full_range_scale(max_abs))
+    Ok(full_range_scale(largest_magnitude(Level::detect(), row, weights)?))
 }
 
 /// `max_abs` (at most 65504) rounded up to f16; 0 below the smallest positive f16.
@@ -32,20 +24,6 @@ pub(crate) fn full_range_scale(max_abs: f32) -> f16 {
     let nearest = f16::from_f32(max_abs);
     let below = nearest.to_f32() < max_abs;
     f16::from_bits(nearest.to_bits() + u16::from(below))
-}
-
-dispatch! {
-    /// The largest magnitude as bits; those of infinities and NaNs are above all others.
-    fn largest_magnitude = largest_magnitude_with(weights: &[f32]) -> u32
-}
-
-#[inline(always)]
-fn largest_magnitude_with<S: Simd>(_: S, weights: &[f32]) -> u32 {
-    let magnitudes = weights.iter().map(
-        #[inline(always)]
-        |weight| weight.to_bits() & 0x7FFF_FFFF,
-    );
-    magnitudes.fold(0, Ord::max)
 }
 
 /// Texel of a weight, mid-grey in a row whose scale is zero.

@@ -56,13 +56,21 @@ impl TextureLayout {
     ///
     /// A matrix without weights has no layers.
     pub fn new(grid: BlockGrid, max_dimension: u32) -> Option<Self> {
-        let most = |texels: usize| Some(max_dimension as usize / texels).filter(|&most| most > 0);
+        let most = |texels: usize| max_dimension as usize / texels;
+        Self::of_blocks(grid, most(grid.footprint.width()), most(grid.footprint.height()))
+    }
+
+    /// Cuts `grid` into layers of at most so many blocks across and down; `None` if a side has none.
+    pub fn of_blocks(grid: BlockGrid, most_across: usize, most_down: usize) -> Option<Self> {
+        if most_across == 0 || most_down == 0 {
+            return None;
+        }
         let cut = |blocks: usize, most: usize| {
             let tiles = blocks.div_ceil(most);
             (blocks.div_ceil(tiles.max(1)), tiles)
         };
-        let (across, tiles_across) = cut(grid.blocks_across(), most(grid.footprint.width())?);
-        let (down, tiles_down) = cut(grid.blocks_down(), most(grid.footprint.height())?);
+        let (across, tiles_across) = cut(grid.blocks_across(), most_across);
+        let (down, tiles_down) = cut(grid.blocks_down(), most_down);
         Some(Self { grid, layer_blocks: [across, down], tiles: [tiles_across, tiles_down] })
     }
 
@@ -79,6 +87,16 @@ impl TextureLayout {
     /// Texels down in every layer, a multiple of the footprint's height.
     pub const fn layer_height(&self) -> usize {
         self.layer_blocks[1] * self.grid.footprint.height()
+    }
+
+    /// Blocks across and down in every layer.
+    pub const fn layer_blocks(&self) -> [usize; 2] {
+        self.layer_blocks
+    }
+
+    /// Tiles down.
+    pub const fn tiles_down(&self) -> usize {
+        self.tiles[1]
     }
 
     /// Tiles across; layer = tile row · tiles across + tile column.

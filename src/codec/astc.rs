@@ -16,10 +16,10 @@ use compress_model_astc::hdr::HdrOffset;
 use compress_model_astc::{
     ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint, RowScale,
 };
-use half::f16;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::halves::Halves;
 use super::{Codec, CodecError, Params, Part, Worker};
 
 pub(super) const NAME: &str = "astc";
@@ -216,13 +216,13 @@ impl Codec for AstcCodec {
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         let coder = Coder::new(self.coder).map_err(|e| coder_error(&e))?;
-        Ok(Box::new(AstcWorker { coder, scales: Vec::new() }))
+        Ok(Box::new(AstcWorker { coder, scales: Halves::default() }))
     }
 }
 
 struct AstcWorker {
     coder: Coder,
-    scales: Vec<f16>,
+    scales: Halves,
 }
 
 impl Worker for AstcWorker {
@@ -233,11 +233,11 @@ impl Worker for AstcWorker {
         parts: &mut [Vec<u8>],
     ) -> Result<(), CodecError> {
         let rows = panel.len() / cols;
-        self.scales.resize(rows, f16::ZERO);
+        let scales = self.scales.room(&parts[1]);
         self.coder
-            .encode_rows(panel, rows, cols, &mut parts[0], &mut self.scales)
+            .encode_rows(panel, rows, cols, &mut parts[0], scales)
             .map_err(|e| coder_error(&e))?;
-        parts[1].copy_from_slice(bytemuck::cast_slice(&self.scales));
+        self.scales.store(&mut parts[1]);
         Ok(())
     }
 
@@ -248,10 +248,8 @@ impl Worker for AstcWorker {
         panel: &mut [f32],
     ) -> Result<(), CodecError> {
         let rows = panel.len() / cols;
-        self.scales.resize(rows, f16::ZERO);
-        bytemuck::cast_slice_mut(&mut self.scales).copy_from_slice(&parts[1]);
         self.coder
-            .decode_rows(&parts[0], &self.scales, rows, cols, panel)
+            .decode_rows(&parts[0], self.scales.load(&parts[1]), rows, cols, panel)
             .map_err(|e| coder_error(&e))
     }
 }

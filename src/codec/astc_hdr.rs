@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use compress_model_astc::hdr::{HdrDecoder, HdrEncoder, HdrOffset};
 use compress_model_astc::{BlockGrid, Footprint};
-use half::f16;
 use safetensors::Dtype;
 
 use super::astc::{NAME, coder_error};
+use super::halves::Halves;
 use super::{Codec, CodecError, Params, Part, Worker};
 
 #[derive(Debug)]
@@ -51,7 +51,13 @@ impl Codec for HdrCodec {
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         let Self { footprint, offset, .. } = *self;
         let decoder = HdrDecoder::new(footprint);
-        Ok(Box::new(HdrWorker { footprint, offset, encoder: None, decoder, offsets: Vec::new() }))
+        Ok(Box::new(HdrWorker {
+            footprint,
+            offset,
+            encoder: None,
+            decoder,
+            offsets: Halves::default(),
+        }))
     }
 }
 
@@ -61,7 +67,7 @@ struct HdrWorker {
     /// Made on first use: workers that only decode need no search tables.
     encoder: Option<Box<HdrEncoder>>,
     decoder: HdrDecoder,
-    offsets: Vec<f16>,
+    offsets: Halves,
 }
 
 impl Worker for HdrWorker {
@@ -74,11 +80,11 @@ impl Worker for HdrWorker {
         let (footprint, offset) = (self.footprint, self.offset);
         let encoder =
             self.encoder.get_or_insert_with(|| Box::new(HdrEncoder::new(footprint, offset)));
-        self.offsets.resize(parts[1].len() / 2, f16::ZERO);
+        let offsets = self.offsets.room(&parts[1]);
         encoder
-            .encode_rows(panel, panel.len() / cols, cols, &mut parts[0], &mut self.offsets)
+            .encode_rows(panel, panel.len() / cols, cols, &mut parts[0], offsets)
             .map_err(|e| coder_error(&e))?;
-        parts[1].copy_from_slice(bytemuck::cast_slice(&self.offsets));
+        self.offsets.store(&mut parts[1]);
         Ok(())
     }
 
@@ -88,10 +94,9 @@ impl Worker for HdrWorker {
         cols: usize,
         panel: &mut [f32],
     ) -> Result<(), CodecError> {
-        self.offsets.resize(parts[1].len() / 2, f16::ZERO);
-        bytemuck::cast_slice_mut(&mut self.offsets).copy_from_slice(&parts[1]);
+        let offsets = self.offsets.load(&parts[1]);
         self.decoder
-            .decode_rows(&parts[0], &self.offsets, panel.len() / cols, cols, panel)
+            .decode_rows(&parts[0], offsets, panel.len() / cols, cols, panel)
             .map_err(|e| coder_error(&e))
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use compress_model_astc::bc4::{self, BLOCK_BYTES, Coder, DecodeMode, Effort};
 use compress_model_astc::encode::Importance;
-use half::f16;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::astc::coder_error;
+use super::halves::Halves;
 use super::{Codec, CodecError, Params, Part, Worker};
 
 pub(super) const NAME: &str = "bc4";
@@ -82,13 +82,13 @@ impl Codec for Bc4Codec {
             Search::Best => Effort::Best,
         };
         let coder = Coder::new(bc4::Params { decode, effort });
-        Ok(Box::new(Bc4Worker { coder, scales: Vec::new() }))
+        Ok(Box::new(Bc4Worker { coder, scales: Halves::default() }))
     }
 }
 
 struct Bc4Worker {
     coder: Coder,
-    scales: Vec<f16>,
+    scales: Halves,
 }
 
 impl Worker for Bc4Worker {
@@ -99,11 +99,11 @@ impl Worker for Bc4Worker {
         parts: &mut [Vec<u8>],
     ) -> Result<(), CodecError> {
         let rows = panel.len() / cols;
-        self.scales.resize(rows, f16::ZERO);
+        let scales = self.scales.room(&parts[1]);
         self.coder
-            .encode_rows(panel, rows, cols, Importance::Equal, &mut parts[0], &mut self.scales)
+            .encode_rows(panel, rows, cols, Importance::Equal, &mut parts[0], scales)
             .map_err(|e| coder_error(&e))?;
-        parts[1].copy_from_slice(bytemuck::cast_slice(&self.scales));
+        self.scales.store(&mut parts[1]);
         Ok(())
     }
 
@@ -114,10 +114,8 @@ impl Worker for Bc4Worker {
         panel: &mut [f32],
     ) -> Result<(), CodecError> {
         let rows = panel.len() / cols;
-        self.scales.resize(rows, f16::ZERO);
-        bytemuck::cast_slice_mut(&mut self.scales).copy_from_slice(&parts[1]);
         self.coder
-            .decode_rows(&parts[0], &self.scales, rows, cols, panel)
+            .decode_rows(&parts[0], self.scales.load(&parts[1]), rows, cols, panel)
             .map_err(|e| coder_error(&e))
     }
 }

@@ -7,10 +7,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use compress_model_qat::{Error, Grid2};
-use half::f16;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::halves::Halves;
 use super::{Codec, CodecError, Params, Part, Worker};
 
 pub(super) const NAME: &str = "grid2";
@@ -63,13 +63,13 @@ impl Codec for GridCodec {
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
-        Ok(Box::new(GridWorker { grid: self.grid, scales: Vec::new() }))
+        Ok(Box::new(GridWorker { grid: self.grid, scales: Halves::default() }))
     }
 }
 
 struct GridWorker {
     grid: Grid2,
-    scales: Vec<f16>,
+    scales: Halves,
 }
 
 impl Worker for GridWorker {
@@ -79,11 +79,9 @@ impl Worker for GridWorker {
         cols: usize,
         parts: &mut [Vec<u8>],
     ) -> Result<(), CodecError> {
-        self.scales.resize(parts[1].len() / 2, f16::ZERO);
-        self.grid
-            .encode_rows(panel, cols, &mut parts[0], &mut self.scales)
-            .map_err(|e| row_error(&e))?;
-        parts[1].copy_from_slice(bytemuck::cast_slice(&self.scales));
+        let scales = self.scales.room(&parts[1]);
+        self.grid.encode_rows(panel, cols, &mut parts[0], scales).map_err(|e| row_error(&e))?;
+        self.scales.store(&mut parts[1]);
         Ok(())
     }
 
@@ -93,9 +91,7 @@ impl Worker for GridWorker {
         cols: usize,
         panel: &mut [f32],
     ) -> Result<(), CodecError> {
-        self.scales.resize(parts[1].len() / 2, f16::ZERO);
-        bytemuck::cast_slice_mut(&mut self.scales).copy_from_slice(&parts[1]);
-        self.grid.decode_rows(&parts[0], &self.scales, cols, panel);
+        self.grid.decode_rows(&parts[0], self.scales.load(&parts[1]), cols, panel);
         Ok(())
     }
 }

@@ -7,11 +7,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use compress_model_qat::Int4;
-use half::f16;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::grid2::row_error;
+use super::halves::Halves;
 use super::{Codec, CodecError, Params, Part, Worker};
 
 pub(super) const NAME: &str = "int4";
@@ -69,21 +69,18 @@ impl Codec for Int4Codec {
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
-        Ok(Box::new(Int4Worker { groups: self.groups(), scales: Vec::new(), mins: Vec::new() }))
+        Ok(Box::new(Int4Worker {
+            groups: self.groups(),
+            scales: Halves::default(),
+            mins: Halves::default(),
+        }))
     }
 }
 
 struct Int4Worker {
     groups: Int4,
-    scales: Vec<f16>,
-    mins: Vec<f16>,
-}
-
-impl Int4Worker {
-    fn resize(&mut self, bytes: usize) {
-        self.scales.resize(bytes / 2, f16::ZERO);
-        self.mins.resize(bytes / 2, f16::ZERO);
-    }
+    scales: Halves,
+    mins: Halves,
 }
 
 impl Worker for Int4Worker {
@@ -93,12 +90,12 @@ impl Worker for Int4Worker {
         cols: usize,
         parts: &mut [Vec<u8>],
     ) -> Result<(), CodecError> {
-        self.resize(parts[1].len());
+        let (scales, mins) = (self.scales.room(&parts[1]), self.mins.room(&parts[2]));
         self.groups
-            .encode_rows(panel, cols, &mut parts[0], &mut self.scales, &mut self.mins)
+            .encode_rows(panel, cols, &mut parts[0], scales, mins)
             .map_err(|e| row_error(&e))?;
-        parts[1].copy_from_slice(bytemuck::cast_slice(&self.scales));
-        parts[2].copy_from_slice(bytemuck::cast_slice(&self.mins));
+        self.scales.store(&mut parts[1]);
+        self.mins.store(&mut parts[2]);
         Ok(())
     }
 
@@ -108,10 +105,8 @@ impl Worker for Int4Worker {
         cols: usize,
         panel: &mut [f32],
     ) -> Result<(), CodecError> {
-        self.resize(parts[1].len());
-        bytemuck::cast_slice_mut(&mut self.scales).copy_from_slice(&parts[1]);
-        bytemuck::cast_slice_mut(&mut self.mins).copy_from_slice(&parts[2]);
-        self.groups.decode_rows(&parts[0], &self.scales, &self.mins, cols, panel);
+        let (scales, mins) = (self.scales.load(&parts[1]), self.mins.load(&parts[2]));
+        self.groups.decode_rows(&parts[0], scales, mins, cols, panel);
         Ok(())
     }
 }

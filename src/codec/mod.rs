@@ -12,6 +12,7 @@ mod astc;
 mod astc_hdr;
 mod bc4;
 mod grid2;
+mod halves;
 mod int4;
 mod pool;
 

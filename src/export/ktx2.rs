@@ -71,7 +71,7 @@ fn descriptor(texture: &Texture) -> [u8; DESCRIPTOR_BYTES] {
     put(8, &VERSION.to_le_bytes());
     put(10, &BLOCK_SIZE.to_le_bytes());
     put(12, &[texture.colour_model, PRIMARIES_BT709, TRANSFER_LINEAR]);
-    put(16, &[texture.block.0 as u8 - 1, texture.block.1 as u8 - 1]);
+    put(16, &[texture.footprint.width() as u8 - 1, texture.footprint.height() as u8 - 1]);
     put(20, &[texture.block_bytes as u8]);
     // The sample: bits of the block less one, channel 0, from 0 to the largest number.
     put(30, &[(8 * texture.block_bytes - 1) as u8]);

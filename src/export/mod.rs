@@ -17,6 +17,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use compress_model_astc::BlockGrid;
 use rayon::prelude::*;
 use regex::Regex;
 use serde::Serialize;
@@ -25,12 +26,10 @@ pub use self::index::{EXPORT_VERSION, Exported, INDEX_FILE, Index, LeftOut, is_e
 use self::texture::Texture;
 pub use self::tiling::Tiling;
 use self::tiling::{Run, Source};
-use crate::checkpoint::{Staging, Tensor, as_matrices, write_file, write_json};
+use crate::checkpoint::{Staging, Tensor, write_file, write_json};
 use crate::error::{Error, IoContext, Result};
-use crate::pipeline::manifest::{Entry, Status, StoredPart};
+use crate::pipeline::manifest::{Entry, Status, TOOL};
 use crate::pipeline::{CompressedFolder, Progress};
-
-const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
 
 /// Kind of the texture files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -115,7 +114,6 @@ struct Job<'a> {
     decode: &'a str,
     texture: Texture,
     source: Source,
-    tiling: Tiling,
     blocks: &'a Tensor,
     scales: &'a Tensor,
     /// File name without its extension.
@@ -126,8 +124,8 @@ struct Job<'a> {
 fn jobs<'a>(input: &'a CompressedFolder, options: &ExportOptions) -> (Vec<Job<'a>>, Vec<LeftOut>) {
     let (mut jobs, mut left_out) = (Vec::new(), Vec::new());
     let mut stems = HashSet::new();
-    for entry in &input.manifest.tensors {
-        match job(input, entry, options) {
+    for (index, entry) in input.manifest.tensors.iter().enumerate() {
+        match job(input, index, entry, options) {
             Ok(mut job) => {
                 job.stem = unique_stem(&entry.name, &mut stems);
                 jobs.push(job);
@@ -141,6 +139,7 @@ fn jobs<'a>(input: &'a CompressedFolder, options: &ExportOptions) -> (Vec<Job<'a
 /// The job of a tensor, or why there is none.
 fn job<'a>(
     input: &'a CompressedFolder,
+    index: usize,
     entry: &'a Entry,
     options: &ExportOptions,
 ) -> Result<Job<'a>, String> {
@@ -153,23 +152,20 @@ fn job<'a>(
     if !chosen.is_empty() && !chosen.iter().any(|pattern| pattern.is_match(&entry.name)) {
         return Err("not selected".to_owned());
     }
-    let texture = Texture::of(codec, params)?;
+    let (pool, (matrices, rows, cols)) = input.coded(index);
+    let texture = Texture::of(pool.codec())?;
     if options.format == FileFormat::Astc && !texture.is_astc() {
         return Err(format!(".astc files cannot hold {codec} blocks; use ktx2"));
     }
-    let shape = as_matrices(&entry.shape).expect("invariant: coded entries are matrices");
-    let source = Source { shape, block: texture.block, limit: options.max_dimension as usize };
-    let tiling = source.tiling().ok_or("has no weights")?;
-    let stored = |part: &StoredPart| {
-        input.stored.tensor(&part.name).expect("invariant: checked when the folder was opened")
-    };
+    let grid = BlockGrid::new(rows, cols, texture.footprint);
+    let source = Source::new(matrices, grid, options.max_dimension).ok_or("has no weights")?;
     let [blocks, scales] = &parts[..] else {
         return Err(format!("codec {codec} stores {} parts, not blocks and scales", parts.len()));
     };
     let decode = params.get("decode").and_then(serde_json::Value::as_str).unwrap_or_default();
-    let (blocks, scales) = (stored(blocks), stored(scales));
+    let (blocks, scales) = (input.stored_part(blocks), input.stored_part(scales));
     let stem = String::new();
-    Ok(Job { entry, codec, decode, texture, source, tiling, blocks, scales, stem })
+    Ok(Job { entry, codec, decode, texture, source, blocks, scales, stem })
 }
 
 /// The tensor's name with characters that some file system forbids replaced, and a number where
@@ -213,15 +209,18 @@ impl Job<'_> {
         let file = format!("{}.{}", self.stem, format.extension());
         let mut scales_file = None;
         let head = match format {
-            FileFormat::Ktx2 => {
-                ktx2::head(&self.texture, &self.tiling, self.block_count(), &self.entries(scales))
-            }
+            FileFormat::Ktx2 => ktx2::head(
+                &self.texture,
+                &self.source.tiling(),
+                self.block_count(),
+                &self.entries(scales),
+            ),
             FileFormat::Astc => {
                 let name = format!("{}.scales.npy", self.stem);
                 let npy = npy::f16_file(&shape[..shape.len() - 1], &scales);
                 write_file(&folder.join(&name), &npy)?;
                 scales_file = Some(name);
-                astc_file::head(&self.texture, &self.tiling).to_vec()
+                astc_file::head(&self.texture, &self.source.tiling()).to_vec()
             }
         };
         let (bytes, blake3) = self.write_texture(input, &folder.join(&file), &head)?;
@@ -236,7 +235,7 @@ impl Job<'_> {
             codec: self.codec.to_owned(),
             decode: self.decode.to_owned(),
             vk_format: self.texture.vk_name,
-            tiling: self.tiling,
+            tiling: self.source.tiling(),
             adapter: adapter.clone(),
             bytes,
             blake3,
@@ -244,13 +243,14 @@ impl Job<'_> {
     }
 
     fn block_count(&self) -> u64 {
-        self.source.runs(&self.tiling).map(|run| (run.blocks + run.copies) as u64).sum()
+        self.source.runs().map(|run| (run.blocks + run.copies) as u64).sum()
     }
 
     /// Key/value data of a KTX2 file, in ascending order of keys.
     fn entries(&self, scales: Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
         let shape: Vec<String> = self.entry.shape.iter().map(usize::to_string).collect();
-        let tiles = format!("{}x{}", self.tiling.tiles_down, self.tiling.tiles_across);
+        let tiling = self.source.tiling();
+        let tiles = format!("{}x{}", tiling.tiles_down, tiling.tiles_across);
         vec![
             ("KTXwriter", ktx2::text(TOOL)),
             ("compress-model.codec", ktx2::text(self.codec)),
@@ -281,7 +281,7 @@ impl Job<'_> {
         put(head)?;
         let size = self.texture.block_bytes;
         let mut row = Vec::new();
-        for Run { from, blocks, copies } in self.source.runs(&self.tiling) {
+        for Run { from, blocks, copies } in self.source.runs() {
             row.resize(blocks * size, 0);
             input.stored.read_bytes(self.blocks, (from * size) as u64, &mut row)?;
             for _ in 0..copies {

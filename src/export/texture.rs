@@ -1,12 +1,9 @@
 //! Which coded tensors are textures, and of what format.
 
-use std::str::FromStr;
-
-use compress_model_astc::Footprint;
 use compress_model_astc::bc4;
-use serde_json::Value;
+use compress_model_astc::{BlockGrid, Footprint};
 
-use crate::codec::Params;
+use crate::codec::Codec;
 
 /// A block format as texture loaders know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,21 +15,13 @@ pub(super) struct Texture {
     /// Colour model of the Khronos Data Format.
     pub(super) colour_model: u8,
     /// Texels of a block, across and down.
-    pub(super) block: (usize, usize),
+    pub(super) footprint: Footprint,
     /// Bytes of a block.
     pub(super) block_bytes: usize,
 }
 
 const MODEL_BC4: u8 = 131;
 const MODEL_ASTC: u8 = 162;
-
-const BC4: Texture = Texture {
-    vk_name: "VK_FORMAT_BC4_UNORM_BLOCK",
-    vk_format: 139,
-    colour_model: MODEL_BC4,
-    block: (4, 4),
-    block_bytes: bc4::BLOCK_BYTES,
-};
 
 /// Width, height, number and name of each ASTC LDR UNORM format.
 const ASTC: [(usize, usize, u32, &str); 14] = [
@@ -53,28 +42,29 @@ const ASTC: [(usize, usize, u32, &str); 14] = [
 ];
 
 impl Texture {
-    /// The format of a coded tensor.
+    /// The format of what `codec` writes.
     ///
     /// # Errors
-    /// Why the codec's output is no LDR texture.
-    pub(super) fn of(codec: &str, params: &Params) -> Result<Self, String> {
-        match codec {
-            "bc4" => Ok(BC4),
-            "astc" => {
-                let profile = params.get("profile").and_then(Value::as_str).unwrap_or("ldr");
-                if profile != "ldr" {
-                    return Err(format!("profile {profile} needs more than one texture"));
-                }
-                let footprint = params.get("footprint").and_then(Value::as_str).unwrap_or("");
-                let footprint = Footprint::from_str(footprint).map_err(|e| e.to_string())?;
-                let block = (footprint.width(), footprint.height());
+    /// Why that is no LDR texture.
+    pub(super) fn of(codec: &dyn Codec) -> Result<Self, String> {
+        match (codec.texture(), codec.name()) {
+            (Some((footprint, _)), _) => {
                 let &(.., vk_format, vk_name) = ASTC
                     .iter()
-                    .find(|(width, height, ..)| (*width, *height) == block)
+                    .find(|(w, h, ..)| Footprint::new(*w, *h) == Some(footprint))
                     .expect("invariant: the table has every footprint");
-                Ok(Self { vk_name, vk_format, colour_model: MODEL_ASTC, block, block_bytes: 16 })
+                let block_bytes = BlockGrid::BLOCK_BYTES;
+                Ok(Self { vk_name, vk_format, colour_model: MODEL_ASTC, footprint, block_bytes })
             }
-            other => Err(format!("codec {other} has no texture blocks")),
+            (None, "bc4") => Ok(Self {
+                vk_name: "VK_FORMAT_BC4_UNORM_BLOCK",
+                vk_format: 139,
+                colour_model: MODEL_BC4,
+                footprint: bc4::footprint(),
+                block_bytes: bc4::BLOCK_BYTES,
+            }),
+            (None, "astc") => Err("profile hdr needs more than one texture".to_owned()),
+            (None, other) => Err(format!("codec {other} has no texture blocks")),
         }
     }
 

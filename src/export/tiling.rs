@@ -5,17 +5,14 @@
 //! in raster order. Tiles past the edge of the matrix are filled up with copies of its last
 //! blocks, whose texels mean nothing.
 
+use compress_model_astc::{BlockGrid, TextureLayout};
 use serde::Serialize;
 
-/// Matrices as blocks, and the limit of a texture's sides.
+/// Equal matrices of blocks, and how each is cut.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source {
-    /// Matrices, rows, columns.
-    pub(super) shape: (usize, usize, usize),
-    /// Texels of a block, across and down.
-    pub(super) block: (usize, usize),
-    /// Most texels along a side.
-    pub(super) limit: usize,
+    matrices: usize,
+    layout: TextureLayout,
 }
 
 /// The layers of one tensor's texture.
@@ -43,52 +40,51 @@ pub(super) struct Run {
 }
 
 impl Source {
-    /// Blocks across and down a matrix.
-    fn blocks(&self) -> (usize, usize) {
-        let (_, rows, cols) = self.shape;
-        (cols.div_ceil(self.block.0), rows.div_ceil(self.block.1))
+    /// Cuts matrices for textures of at most `limit` texels along a side; `None` where not even one
+    /// block fits, or there are no weights.
+    ///
+    /// A side that fits the limit stays whole, its last block may reach past it.
+    pub(super) fn new(matrices: usize, grid: BlockGrid, limit: u32) -> Option<Self> {
+        let limit = limit as usize;
+        let most = |texels: usize, blocks: usize, block: usize| {
+            if limit >= block && texels <= limit { blocks } else { limit / block }
+        };
+        let across = most(grid.cols, grid.blocks_across(), grid.footprint.width());
+        let down = most(grid.rows, grid.blocks_down(), grid.footprint.height());
+        let layout = TextureLayout::of_blocks(grid, across, down)?;
+        (matrices * layout.layers() > 0).then_some(Self { matrices, layout })
     }
 
-    /// The layers; `None` where not even one block fits the limit, or there are no weights.
-    pub(super) fn tiling(&self) -> Option<Tiling> {
-        let (matrices, rows, cols) = self.shape;
-        let (width, tiles_across) = side(cols, self.block.0, self.limit)?;
-        let (height, tiles_down) = side(rows, self.block.1, self.limit)?;
-        let layers = matrices * tiles_across * tiles_down;
-        (layers > 0).then_some(Tiling { width, height, layers, tiles_across, tiles_down })
+    /// The layers. A side of one tile has the matrix's own length.
+    pub(super) fn tiling(&self) -> Tiling {
+        let (grid, layout) = (self.layout.grid(), &self.layout);
+        let (tiles_across, tiles_down) = (layout.tiles_across(), layout.tiles_down());
+        Tiling {
+            width: if tiles_across == 1 { grid.cols } else { layout.layer_width() },
+            height: if tiles_down == 1 { grid.rows } else { layout.layer_height() },
+            layers: self.matrices * layout.layers(),
+            tiles_across,
+            tiles_down,
+        }
     }
 
     /// The blocks of all layers in order, a run for each block row of each layer.
-    pub(super) fn runs(&self, tiling: &Tiling) -> impl Iterator<Item = Run> + use<> {
-        let (across, down) = self.blocks();
-        let tile = (tiling.width.div_ceil(self.block.0), tiling.height.div_ceil(self.block.1));
-        let tiles = (tiling.tiles_across, tiling.tiles_down);
-        (0..tiling.layers).flat_map(move |layer| {
-            let matrix = layer / (tiles.0 * tiles.1);
-            let (tile_row, tile_col) = (layer / tiles.0 % tiles.1, layer % tiles.0);
-            let first = tile_col * tile.0;
-            let blocks = tile.0.min(across - first);
-            (0..tile.1).map(move |row| {
-                let row = (tile_row * tile.1 + row).min(down - 1);
-                let from = (matrix * down + row) * across + first;
-                Run { from, blocks, copies: tile.0 - blocks }
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> + use<> {
+        let Self { matrices, layout } = *self;
+        let grid = *layout.grid();
+        let [layer_across, layer_down] = layout.layer_blocks();
+        let (across, down) = (grid.blocks_across(), grid.blocks_down());
+        (0..matrices).flat_map(move |matrix| {
+            layout.tiles().flat_map(move |tile| {
+                (0..layer_down).map(move |row| {
+                    let row = (tile.first_block_row + row).min(down - 1);
+                    let from = (matrix * down + row) * across + tile.first_block_col;
+                    let blocks = tile.blocks_across;
+                    Run { from, blocks, copies: layer_across - blocks }
+                })
             })
         })
     }
-}
-
-/// Texels of a tile along one side, and how many tiles: the whole side if it fits, else as few
-/// tiles as can be, as equal as blocks allow.
-fn side(texels: usize, block: usize, limit: usize) -> Option<(usize, usize)> {
-    if texels == 0 || limit < block {
-        return None;
-    }
-    if texels <= limit {
-        return Some((texels, 1));
-    }
-    let blocks = texels.div_ceil(block);
-    let tile = blocks.div_ceil(blocks.div_ceil(limit / block));
-    Some((tile * block, blocks.div_ceil(tile)))
 }
 
 #[cfg(test)]
@@ -99,20 +95,23 @@ mod tests {
 
     #[test]
     fn small_matrices_are_one_layer_and_large_ones_tiles() {
-        let source = |rows, cols, limit| Source { shape: (1, rows, cols), block: (6, 6), limit };
-        let whole = source(576, 1536, 16384).tiling().unwrap();
+        let cut = |rows, cols, limit| {
+            Source::new(1, BlockGrid::new(rows, cols, "6x6".parse().unwrap()), limit)
+        };
+        let source = |rows, cols, limit| cut(rows, cols, limit).unwrap();
+        let whole = source(576, 1536, 16384).tiling();
         assert_eq!((whole.width, whole.height, whole.layers), (1536, 576, 1));
         // 49152 x 576 at 16384: 8192 block rows, at most 2730 a tile.
-        let long = source(49152, 576, 16384).tiling().unwrap();
+        let long = source(49152, 576, 16384).tiling();
         assert_eq!((long.width, long.height, long.tiles_down, long.layers), (576, 12288, 4, 4));
-        assert_eq!(source(8, 8, 5).tiling(), None);
-        assert_eq!(source(0, 8, 100).tiling(), None);
+        assert!(cut(8, 8, 5).is_none());
+        assert!(cut(0, 8, 100).is_none());
         // Nothing but the limit forces tiles: 100 texels fit 100.
-        assert_eq!(source(100, 100, 100).tiling().unwrap().layers, 1);
+        assert_eq!(source(100, 100, 100).tiling().layers, 1);
         // 17 blocks in tiles of at most 16 blocks: 9 and 8.
-        let cut = source(6, 101, 100).tiling().unwrap();
-        assert_eq!((cut.width, cut.tiles_across), (54, 2));
-        let runs: Vec<Run> = source(6, 101, 100).runs(&cut).collect();
+        let two = source(6, 101, 100).tiling();
+        assert_eq!((two.width, two.tiles_across), (54, 2));
+        let runs: Vec<Run> = source(6, 101, 100).runs().collect();
         assert_eq!(runs[0], Run { from: 0, blocks: 9, copies: 0 });
         assert_eq!(runs[1], Run { from: 9, blocks: 8, copies: 1 });
     }
@@ -125,13 +124,14 @@ mod tests {
             cols in 1_usize..90,
             limit in 6_usize..40,
         ) {
-            let source = Source { shape: (matrices, rows, cols), block: (6, 5), limit };
-            let (across, down) = source.blocks();
-            let tiling = source.tiling().unwrap();
+            let grid = BlockGrid::new(rows, cols, "6x5".parse().unwrap());
+            let source = Source::new(matrices, grid, limit as u32).unwrap();
+            let (across, down) = (grid.blocks_across(), grid.blocks_down());
+            let tiling = source.tiling();
             prop_assert!(tiling.width <= limit.max(cols.min(limit)) && tiling.height <= limit);
             let tile = (tiling.width.div_ceil(6), tiling.height.div_ceil(5));
             let mut stored = Vec::new();
-            for run in source.runs(&tiling) {
+            for run in source.runs() {
                 stored.extend(run.from..run.from + run.blocks);
                 stored.extend(std::iter::repeat_n(run.from + run.blocks - 1, run.copies));
             }

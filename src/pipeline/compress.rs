@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::adapters::AdapterStage;
 use super::error_sums::ErrorSums;
-use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Status};
+use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Status, TOOL};
 use super::panels::{COPY_BYTES, Panel, panels, read_panel};
 use super::plan::{Fate, Plan, Totals};
 use super::progress::Progress;
@@ -105,7 +105,7 @@ pub fn compress(
     let statuses = recorded.statuses;
     let manifest = Manifest {
         format_version: FORMAT_VERSION.to_owned(),
-        tool: concat!("compress-model ", env!("CARGO_PKG_VERSION")).to_owned(),
+        tool: TOOL.to_owned(),
         recipe: plan.recipe.name.clone(),
         seed,
         source_fingerprint: fingerprint,

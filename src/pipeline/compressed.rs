@@ -223,14 +223,14 @@ impl CompressedFolder {
     }
 
     /// Codec and shape (matrices, rows, columns) of coded entry `index`.
-    pub(super) fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
+    pub(crate) fn coded(&self, index: usize) -> (&WorkerPool, (usize, usize, usize)) {
         let pool = self.pools[index].as_ref().expect("invariant: a coded entry has a codec");
         let shape = as_matrices(&self.manifest.tensors[index].shape);
         (pool, shape.expect("invariant: checked when opened"))
     }
 
     /// The stored tensor of `part`.
-    pub(super) fn stored_part(&self, part: &StoredPart) -> &Tensor {
+    pub(crate) fn stored_part(&self, part: &StoredPart) -> &Tensor {
         self.stored.tensor(&part.name).expect("invariant: checked when opened")
     }
 

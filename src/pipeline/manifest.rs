@@ -12,6 +12,9 @@ use crate::error::{Error, IoContext, Result};
 /// File name in the output folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
+/// Program and version, as manifests and exports name them.
+pub const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
+
 /// Version of the output format, major.minor. A reader refuses another major version.
 pub const FORMAT_VERSION: &str = "1.0";
 

@@ -62,6 +62,26 @@ pub(super) fn fingerprint(checkpoint: &Checkpoint, hashes: &[blake3::Hash]) -> b
 }
 
 fn scan_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<blake3::Hash> {
+    hash_tensor(checkpoint, tensor, |position, chunk| {
+        let Some((index, value)) = first_non_finite(tensor.dtype, chunk) else { return Ok(()) };
+        let element = position * 8 / tensor.dtype.bitsize() as u64 + index as u64;
+        Err(Error::tensor(
+            checkpoint.file_of(tensor),
+            &tensor.name,
+            format!("element {:?} is {value}", coordinates(element, &tensor.shape)),
+        ))
+    })
+}
+
+/// BLAKE3 of a tensor's data, read in chunks that `check` sees with their position in bytes.
+///
+/// # Errors
+/// [`Error::Io`] if reading fails, and what `check` gives.
+pub(crate) fn hash_tensor(
+    checkpoint: &Checkpoint,
+    tensor: &Tensor,
+    mut check: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut chunk = AlignedBytes::default();
     let mut position = 0;
@@ -69,14 +89,7 @@ fn scan_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<blake3::Hash>
         chunk.resize(CHUNK_BYTES.min(tensor.byte_len - position) as usize);
         checkpoint.read_bytes(tensor, position, chunk.as_mut_slice())?;
         hasher.update(chunk.as_slice());
-        if let Some((index, value)) = first_non_finite(tensor.dtype, chunk.as_slice()) {
-            let element = position * 8 / tensor.dtype.bitsize() as u64 + index as u64;
-            return Err(Error::tensor(
-                checkpoint.file_of(tensor),
-                &tensor.name,
-                format!("element {:?} is {value}", coordinates(element, &tensor.shape)),
-            ));
-        }
+        check(position, chunk.as_slice())?;
         position += chunk.as_slice().len() as u64;
     }
     Ok(hasher.finalize())

@@ -12,13 +12,10 @@ use super::window::Window;
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
-use crate::pipeline::CompressedFolder;
 use crate::pipeline::manifest::Status;
+use crate::pipeline::{CompressedFolder, hash_tensor};
 
 const BLOCK_BYTES: usize = 16;
-
-/// Bytes of an original read at a time to hash it.
-const HASH_CHUNK: u64 = 1 << 20;
 
 /// One tensor as the page's program reads it; arrays are little-endian in base64.
 #[derive(Debug, Serialize)]
@@ -92,8 +89,7 @@ impl TensorData {
 
 /// The stored tensor of part number `part`.
 fn stored<'a>(folder: &'a CompressedFolder, candidate: &Candidate<'_>, part: usize) -> &'a Tensor {
-    let part = &candidate.entry.status.parts()[part];
-    folder.stored.tensor(&part.name).expect("invariant: checked when the folder was opened")
+    folder.stored_part(&candidate.entry.status.parts()[part])
 }
 
 fn read_blocks(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Vec<u8>> {
@@ -132,18 +128,13 @@ fn read_original(original: &Checkpoint, candidate: &Candidate<'_>) -> Result<Str
     let Some(tensor) = original.tensor(&entry.name) else {
         return Err(Error::tensor(original.folder(), &entry.name, "is not in the original"));
     };
-    let mut chunk = AlignedBytes::default();
-    let mut hasher = blake3::Hasher::new();
-    for from in (0..tensor.byte_len).step_by(HASH_CHUNK as usize) {
-        chunk.resize(HASH_CHUNK.min(tensor.byte_len - from) as usize);
-        original.read_bytes(tensor, from, chunk.as_mut_slice())?;
-        hasher.update(chunk.as_slice());
-    }
-    if tensor.shape != entry.shape || *hasher.finalize().to_hex() != *entry.source_blake3 {
+    let hash = hash_tensor(original, tensor, |_, _| Ok(()))?;
+    if tensor.shape != entry.shape || *hash.to_hex() != *entry.source_blake3 {
         let message = "is not what was compressed: its shape or its hash is another";
         return Err(Error::tensor(original.file_of(tensor), &entry.name, message));
     }
     let Window { rows, cols, .. } = candidate.window;
+    let mut chunk = AlignedBytes::default();
     let mut weights = vec![0.0; rows * cols];
     for (row, weights) in weights.chunks_exact_mut(cols).enumerate() {
         let first = (row * candidate.shape.2) as u64;

@@ -4,12 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use compress_model_astc::Footprint;
-use serde_json::Value;
 
 use super::window::Window;
-use crate::checkpoint::as_matrices;
 use crate::checkpoint::role::Role;
-use crate::codec::Params;
 use crate::error::{Error, Result};
 use crate::pipeline::CompressedFolder;
 use crate::pipeline::manifest::{Entry, Status};
@@ -51,34 +48,16 @@ impl Candidate<'_> {
 }
 
 /// The tensors of `folder` that are LDR ASTC textures, in the order of the manifest.
-pub(super) fn astc_tensors(folder: &CompressedFolder) -> Vec<Candidate<'_>> {
-    let candidate = |(index, entry): (usize, &'_ Entry)| {
-        let Status::Coded { codec, params, adapter, .. } = &entry.status else { return None };
-        let footprint = ldr_footprint(codec, params)?;
-        let shape = as_matrices(&entry.shape)?;
+pub(super) fn astc_tensors<'a>(folder: &'a CompressedFolder) -> Vec<Candidate<'a>> {
+    let candidate = |(index, entry): (usize, &'a Entry)| {
+        let Status::Coded { adapter, .. } = &entry.status else { return None };
+        let (pool, shape) = folder.coded(index);
+        let (footprint, _) = pool.codec().texture()?;
         let rank = adapter.as_ref().map_or(0, |adapter| adapter.rank);
         let window = Window::of(shape.1, shape.2, footprint);
-        Some((index, footprint, shape, rank, window))
+        Some(Candidate { index, entry, footprint, shape, rank, window })
     };
-    folder
-        .manifest
-        .tensors
-        .iter()
-        .enumerate()
-        .filter_map(|numbered @ (_, entry)| {
-            let (index, footprint, shape, rank, window) = candidate(numbered)?;
-            Some(Candidate { index, entry, footprint, shape, rank, window })
-        })
-        .collect()
-}
-
-/// The footprint of an ASTC codec whose texels are LDR luminance.
-fn ldr_footprint(codec: &str, params: &Params) -> Option<Footprint> {
-    let text = |key: &str| params.get(key).and_then(Value::as_str);
-    if codec != "astc" || text("profile").is_some_and(|profile| profile != "ldr") {
-        return None;
-    }
-    text("footprint")?.parse().ok()
+    folder.manifest.tensors.iter().enumerate().filter_map(candidate).collect()
 }
 
 /// The candidates called `names`, in that order and each once; without names, the first candidate

@@ -320,9 +320,14 @@ impl Band<'_> {
     }
 }
 
+/// The texels of a block, 4x4.
+#[must_use]
+pub fn footprint() -> Footprint {
+    Footprint::new(SIDE, SIDE).expect("invariant: 4x4 is a footprint")
+}
+
 fn grid(rows: usize, cols: usize) -> BlockGrid {
-    let footprint = Footprint::new(SIDE, SIDE).expect("invariant: 4x4 is a footprint");
-    BlockGrid::new(rows, cols, footprint)
+    BlockGrid::new(rows, cols, footprint())
 }
 
 dispatch! {

@@ -27,7 +27,7 @@ mod preset;
 mod rank;
 mod scales;
 mod search;
-pub(crate) mod validate;
+mod validate;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ pub use self::preset::Preset;
 use self::rank::BATCH;
 use self::scales::Band;
 use self::search::{Choice, Finish, Scratch, Searcher};
-pub(crate) use self::validate::{check, check_length};
+pub(crate) use self::validate::{check, check_length, largest_magnitude};
 use crate::decode::LuminanceDecoder;
 use crate::simd::Level;
 use crate::{BlockGrid, DecodeMode, Error, Footprint};
@@ -127,8 +127,12 @@ impl NativeEncoder {
         blocks: &mut [u8],
         scales: &mut [f16],
     ) -> Result<(), Error> {
-        self.choose_scales(w, rows, cols, importance, scales)?;
-        self.encode_scaled(w, rows, cols, importance, scales, blocks)
+        let grid = BlockGrid::new(rows, cols, self.footprint);
+        check(&grid, w, importance, scales.len(), self.level)?;
+        check_length("blocks", blocks.len(), grid.byte_len(), &grid)?;
+        self.choose_checked(&grid, w, importance, scales);
+        self.encode_checked(&grid, w, importance, scales, blocks);
+        Ok(())
     }
 
     /// The row scales that [`encode_rows`](Self::encode_rows) would use.
@@ -145,15 +149,24 @@ impl NativeEncoder {
     ) -> Result<(), Error> {
         let grid = BlockGrid::new(rows, cols, self.footprint);
         check(&grid, w, importance, scales.len(), self.level)?;
+        self.choose_checked(&grid, w, importance, scales);
+        Ok(())
+    }
+
+    fn choose_checked(
+        &mut self,
+        grid: &BlockGrid,
+        w: &[f32],
+        importance: Importance<'_>,
+        scales: &mut [f16],
+    ) {
         if grid.block_count() == 0 {
             scales.fill(f16::ZERO);
-            return Ok(());
+            return;
         }
-        let height = self.footprint.height();
-        for (number, scales) in scales.chunks_mut(height).enumerate() {
-            self.band_scales(&band(&grid, number, w, importance), scales);
+        for (number, scales) in scales.chunks_mut(self.footprint.height()).enumerate() {
+            self.band_scales(&band(grid, number, w, importance), scales);
         }
-        Ok(())
     }
 
     /// Encodes with given row scales.
@@ -172,11 +185,23 @@ impl NativeEncoder {
         let grid = BlockGrid::new(rows, cols, self.footprint);
         check(&grid, w, importance, scales.len(), self.level)?;
         check_length("blocks", blocks.len(), grid.byte_len(), &grid)?;
+        self.encode_checked(&grid, w, importance, scales, blocks);
+        Ok(())
+    }
+
+    /// [`encode_scaled`](Self::encode_scaled) for arguments that have been checked.
+    pub(crate) fn encode_checked(
+        &mut self,
+        grid: &BlockGrid,
+        w: &[f32],
+        importance: Importance<'_>,
+        scales: &[f16],
+        blocks: &mut [u8],
+    ) {
         let (out, _) = blocks.as_chunks_mut();
         for (batch, out) in out.chunks_mut(BATCH).enumerate() {
-            self.encode_batch(&grid, batch * BATCH, w, importance, scales, out);
+            self.encode_batch(grid, batch * BATCH, w, importance, scales, out);
         }
-        Ok(())
     }
 
     /// Encodes one block column against a target that the caller changes between columns, as

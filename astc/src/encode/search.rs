@@ -158,11 +158,12 @@ impl Searcher<'_> {
         measure(self.level, self.patterns, low, high, &mut scratch.ranges);
         let mut least = [f32::INFINITY; BATCH];
         scratch.leads.clear();
-        let spans = self.spans(batch, scratch);
         for stage in self.stages {
             let set = &self.patterns.by_count[stage.config.partitions - 1];
             let mut leads = [Lead { error: f32::INFINITY, pattern: 0 }; BATCH];
-            if !spans[..batch.blocks().len()].iter().any(|span| *span <= stage.most_span) {
+            let spans =
+                if stage.most_span < u8::MAX { self.spans(batch, scratch) } else { [0; BATCH] };
+            if spans[..batch.blocks().len()].iter().all(|span| *span > stage.most_span) {
                 scratch.leads.push(leads);
                 continue;
             }

@@ -24,18 +24,24 @@ pub(crate) fn check(
         }
     }
     for (row, weights) in w.chunks_exact(grid.cols.max(1)).enumerate() {
-        // Magnitudes compare like their bits; infinities and NaN are the largest.
-        let largest = f32::from_bits(largest_bits(level, weights));
-        if !largest.is_finite()
-            && let Some(col) = weights.iter().position(|weight| !weight.is_finite())
-        {
-            return Err(Error::NotFinite { row, col, value: weights[col] });
-        }
-        if largest > f16::MAX.to_f32() {
-            return Err(Error::ScaleOverflow { row, max_abs: largest });
-        }
+        largest_magnitude(level, row, weights)?;
     }
     Ok(())
+}
+
+/// max|w| of row number `row`, which must be finite and within the range of a row scale.
+pub(crate) fn largest_magnitude(level: Level, row: usize, weights: &[f32]) -> Result<f32, Error> {
+    // Magnitudes compare like their bits; infinities and NaN are the largest.
+    let largest = f32::from_bits(largest_bits(level, weights));
+    if !largest.is_finite()
+        && let Some(col) = weights.iter().position(|weight| !weight.is_finite())
+    {
+        return Err(Error::NotFinite { row, col, value: weights[col] });
+    }
+    if largest > f16::MAX.to_f32() {
+        return Err(Error::ScaleOverflow { row, max_abs: largest });
+    }
+    Ok(largest)
 }
 
 pub(crate) fn check_length(

@@ -8,7 +8,7 @@ use crate::decode::hdr::luminance;
 use crate::decode::luminance::{unpack_weights, unquantised};
 use crate::decode::luminance_tables::{LuminanceTables, PALETTE_SIZE, PALETTE_STRIDE};
 use crate::decode::{Profile, decode_fp16};
-use crate::encode::validate::check_length;
+use crate::encode::check_length;
 use crate::tables::{colour_values, read_ise, weight_values};
 use crate::{BlockGrid, Error, Footprint};
 

@@ -8,9 +8,9 @@ use super::lanes::{BlockTexels, Lanes};
 use super::rank::Ranges;
 use super::search::Setup;
 use super::{Place, check_offsets, gridded};
+use crate::encode::check_length;
 use crate::encode::config::Config;
 use crate::encode::patterns::{PADDING_TEXEL, Pattern, Patterns};
-use crate::encode::validate::check_length;
 use crate::simd::Level;
 use crate::{BlockGrid, Error, Footprint};
 

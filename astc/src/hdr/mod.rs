@@ -21,7 +21,7 @@ mod search;
 pub use decode::HdrDecoder;
 pub use encode::{HdrEncoder, HdrOffset};
 
-use crate::encode::validate::check_length;
+use crate::encode::check_length;
 use crate::{BlockGrid, Error};
 
 /// Upper left texel of a block in the matrix.
