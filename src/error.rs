@@ -57,6 +57,20 @@ pub enum Error {
     #[cfg(feature = "gpu")]
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// A model that cannot be run, or whose numbers broke down.
+    #[error("{}: {message}", folder.display())]
+    Model {
+        /// The model's folder.
+        folder: PathBuf,
+        /// What is wrong, with the layer where there is one.
+        message: String,
+    },
+    /// An accuracy gate that a compressed model did not pass; each entry is one bound.
+    #[error("accuracy gate failed:\n{}", failures.join("\n"))]
+    Gate {
+        /// One line a bound, with the value and the bound.
+        failures: Vec<String>,
+    },
     /// A request that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -104,11 +118,14 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Recipe { .. } => 2,
-            Self::Header { .. } | Self::Checkpoint { .. } | Self::Tensor { .. } => 3,
+            Self::Header { .. }
+            | Self::Checkpoint { .. }
+            | Self::Tensor { .. }
+            | Self::Model { .. } => 3,
             Self::Adapter(compress_model_lora::Error::Io { .. }) => 4,
             Self::Adapter(_) => 3,
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
-            Self::Verification { .. } => 6,
+            Self::Verification { .. } | Self::Gate { .. } => 6,
             #[cfg(feature = "gpu")]
             Self::Gpu(error) => match error {
                 GpuError::UnknownAdapter { .. } | GpuError::UnknownPath(_) => 2,

@@ -16,6 +16,8 @@ pub mod cli;
 pub mod codec;
 pub mod error;
 pub mod export;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod pipeline;
 pub mod recipe;
 pub mod view;
