@@ -43,10 +43,12 @@ pub mod hdr;
 mod row_scale;
 mod simd;
 pub mod tables;
+mod texel_mode;
 mod texture;
 
 pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params, RowScale};
 pub use error::Error;
 pub use footprint::Footprint;
 pub use grid::BlockGrid;
+pub use texel_mode::{TexelMode, TextureCodec};
 pub use texture::{TexelPosition, TextureLayout, Tile};

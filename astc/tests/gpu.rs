@@ -14,13 +14,13 @@ use compress_model_astc::gpu::{
     DecodePath, Gpu, GpuAdapter, GpuDecoder, GpuError, PathChoice, Verdict,
 };
 use compress_model_astc::tables::{BlockMode, Quant};
-use compress_model_astc::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Footprint, Params};
+use compress_model_astc::{BlockGrid, DecodeMode, Footprint, TexelMode, TextureCodec, bc4};
 use half::f16;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use random_blocks::Blocks;
 
-const MODES: [DecodeMode; 2] = [DecodeMode::Unorm8, DecodeMode::Fp16];
+const CODECS: [TextureCodec; 2] = [TextureCodec::Astc, TextureCodec::Bc4];
 
 /// Every adapter, opened for all tests but the one that loses them.
 fn gpus() -> &'static [Gpu] {
@@ -28,18 +28,20 @@ fn gpus() -> &'static [Gpu] {
     &GPUS
 }
 
-/// Every path of every adapter; its shaders are compiled once.
-fn all_decoders() -> &'static [GpuDecoder<'static>] {
+/// Every path of every adapter for a codec; its shaders are compiled once.
+fn all_decoders(codec: TextureCodec) -> impl Iterator<Item = &'static GpuDecoder<'static>> {
     static DECODERS: LazyLock<Vec<GpuDecoder<'static>>> =
         LazyLock::new(|| gpus().iter().flat_map(decoders).collect());
-    &DECODERS
+    DECODERS.iter().filter(move |decoder| decoder.path().mode().codec() == codec)
 }
 
 fn open_all() -> Vec<Gpu> {
     let gpus: Vec<Gpu> = GpuAdapter::all().iter().map(|adapter| adapter.open().unwrap()).collect();
     if std::env::var("COMPRESS_MODEL_REQUIRE_GPU").is_ok_and(|value| value == "1") {
-        let samples = |gpu: &Gpu| gpu.self_test().unwrap().refusal().is_none();
-        assert!(gpus.iter().any(samples), "no adapter samples ASTC");
+        for codec in CODECS {
+            let samples = |gpu: &Gpu| gpu.self_test().unwrap().refusal(codec).is_none();
+            assert!(gpus.iter().any(samples), "no adapter samples {}", codec.title());
+        }
         let vulkan = gpus.iter().any(|gpu| gpu.info().backend == "vulkan");
         assert!(vulkan, "no Vulkan adapter");
     }
@@ -49,11 +51,13 @@ fn open_all() -> Vec<Gpu> {
     gpus
 }
 
-/// Every path of a GPU: both precisions of the compute shader, and what it samples.
+/// Every path of a GPU: all precisions of the compute shaders, and what it samples.
 fn decoders(gpu: &Gpu) -> Vec<GpuDecoder<'_>> {
-    let sampled = gpu.self_test().unwrap().sampled_mode(DecodeMode::Unorm8);
-    let computed = MODES.map(DecodePath::Computed);
-    let paths = sampled.map(DecodePath::Sampled).into_iter().chain(computed);
+    let paths = CODECS.into_iter().flat_map(|codec| {
+        let sampled = gpu.self_test().unwrap().sampled_mode(codec.modes()[0]);
+        let computed = codec.modes().iter().copied().map(DecodePath::Computed);
+        sampled.map(DecodePath::Sampled).into_iter().chain(computed)
+    });
     paths.map(|path| GpuDecoder::new(gpu, path).unwrap()).collect()
 }
 
@@ -73,18 +77,20 @@ impl Matrix {
     ) -> Self {
         let grid = BlockGrid::new(rows, cols, footprint);
         let blocks = (0..grid.block_count()).flat_map(|_| block(rng).to_le_bytes()).collect();
-        let scales = (0..rows)
-            .map(|row| f16::from_bits(if row % 7 == 3 { 0 } else { rng.random_range(1..0x7C00) }))
-            .collect();
-        Self { grid, blocks, scales }
+        Self { grid, blocks, scales: random_scales(rows, rng) }
     }
 
-    fn reference(&self, decode: DecodeMode) -> Vec<f32> {
-        let BlockGrid { rows, cols, footprint } = self.grid;
-        let params = Params { footprint, decode, encoder: Encoder::Arm(ArmQuality::Fast) };
-        let mut out = vec![0.0; rows * cols];
-        let mut coder = Coder::new(params).unwrap();
-        coder.decode_rows(&self.blocks, &self.scales, rows, cols, &mut out).unwrap();
+    /// A matrix of random BC4 blocks: every block is legal.
+    fn bc4((rows, cols): (usize, usize), rng: &mut Pcg64Mcg) -> Self {
+        let grid = BlockGrid::new(rows, cols, bc4::footprint());
+        let mut blocks = vec![0; bc4::byte_len(rows, cols)];
+        rng.fill(&mut blocks[..]);
+        Self { grid, blocks, scales: random_scales(rows, rng) }
+    }
+
+    fn reference(&self, mode: TexelMode) -> Vec<f32> {
+        let mut out = vec![0.0; self.grid.rows * self.grid.cols];
+        mode.decode_rows(&self.grid, &self.blocks, &self.scales, &mut out).unwrap();
         out
     }
 
@@ -109,6 +115,12 @@ impl Matrix {
         assert_eq!(wrong, None, "{label}, {}: {:?}", decoder.path(), self.grid);
         found.len()
     }
+}
+
+/// Scales of every size, some of them 0.
+fn random_scales(rows: usize, rng: &mut Pcg64Mcg) -> Vec<f16> {
+    let bits = |row| if row % 7 == 3 { 0 } else { rng.random_range(1..0x7C00) };
+    (0..rows).map(bits).map(f16::from_bits).collect()
 }
 
 /// Legal one-plane luminance blocks of a footprint: what a weight encoder may write.
@@ -139,6 +151,30 @@ impl Luminance {
     }
 }
 
+/// Decodes a matrix along every path for its codec and compares. Software renderers sample fast
+/// and compute slowly: each computes a part, all of it together.
+fn check_everywhere(codec: TextureCodec, matrix: &Matrix) {
+    let computing = |d: &GpuDecoder<'_>| matches!(d.path(), DecodePath::Computed(_));
+    let parts = all_decoders(codec).filter(|d| computing(d)).count().max(1);
+    let (strips, height) = (matrix.grid.blocks_down(), matrix.grid.footprint.height());
+    let mut part = 0;
+    for &mode in codec.modes() {
+        let reference = matrix.reference(mode);
+        for decoder in all_decoders(codec).filter(|d| d.path().mode() == mode) {
+            let strips = if computing(decoder) {
+                part += 1;
+                (part - 1) * strips / parts..part * strips / parts
+            } else {
+                0..strips
+            };
+            let rows = strips.start * height..matrix.grid.rows.min(strips.end * height);
+            let count = matrix.check_rows(decoder, &reference, rows);
+            let (label, codec) = (decoder.gpu().info().label(), codec.title());
+            println!("{label}, {codec} {}: {count} weights, 0 differ", decoder.path());
+        }
+    }
+}
+
 #[test]
 fn a_million_luminance_blocks_decode_as_on_the_cpu() {
     let footprint = Footprint::new(6, 6).unwrap();
@@ -147,26 +183,16 @@ fn a_million_luminance_blocks_decode_as_on_the_cpu() {
     // 1000 x 1002 blocks, cut by both edges.
     let matrix = Matrix::new((5999, 6011), footprint, &mut rng, |rng| luminance.block(rng));
     assert!(matrix.grid.block_count() > 1_000_000);
-    let reference = MODES.map(|mode| matrix.reference(mode));
-    // Software renderers sample fast and compute slowly: each computes a part, all of it together.
-    let computing = |path: DecodePath| matches!(path, DecodePath::Computed(_));
-    let parts = all_decoders().iter().filter(|d| computing(d.path())).count().max(1);
-    let mut next_part = 0;
-    for decoder in all_decoders() {
-        let strips = matrix.grid.blocks_down();
-        let strips = if computing(decoder.path()) {
-            next_part += 1;
-            (next_part - 1) * strips / parts..next_part * strips / parts
-        } else {
-            0..strips
-        };
-        let rows = strips.start * footprint.height()
-            ..matrix.grid.rows.min(strips.end * footprint.height());
-        let reference = &reference[decoder.path().mode() as usize];
-        let count = matrix.check_rows(decoder, reference, rows);
-        let label = decoder.gpu().info().label();
-        println!("{label}, {}: {count} weights, 0 differ", decoder.path());
-    }
+    check_everywhere(TextureCodec::Astc, &matrix);
+}
+
+#[test]
+fn a_million_bc4_blocks_decode_as_on_the_cpu() {
+    let mut rng = Pcg64Mcg::seed_from_u64(5);
+    // 1000 x 1002 blocks, cut by both edges.
+    let matrix = Matrix::bc4((3999, 4007), &mut rng);
+    assert!(matrix.grid.block_count() > 1_000_000);
+    check_everywhere(TextureCodec::Bc4, &matrix);
 }
 
 #[test]
@@ -191,7 +217,7 @@ fn every_kind_of_block_decodes_as_on_the_cpu_in_every_footprint() {
         };
         // What the standard forbids in an LDR image is left to texture units: Mesa differs there.
         let (ldr, any) = (matrix(false), matrix(true));
-        for decoder in all_decoders() {
+        for decoder in all_decoders(TextureCodec::Astc) {
             let mode = decoder.path().mode();
             ldr.check(decoder, &ldr.reference(mode));
             if matches!(decoder.path(), DecodePath::Computed(_)) {
@@ -206,19 +232,27 @@ fn matrices_of_any_shape_and_past_the_texture_limit_decode() {
     let footprint = Footprint::new(8, 5).unwrap();
     let luminance = Luminance::new(footprint);
     let mut rng = Pcg64Mcg::seed_from_u64(3);
-    for decoder in all_decoders() {
-        let limit = decoder.gpu().info().max_texture_dimension as usize;
-        let wide = (3, 2 * limit + 1);
-        let tall = (2 * limit + 1, 2);
-        // Six square layers would be a cube for the GL backend.
-        for size in [(1, 1), (1, 1000), (1000, 1), (5, 8), (7, 13), (6 * 40, 40), wide, tall] {
-            let matrix = Matrix::new(size, footprint, &mut rng, |rng| luminance.block(rng));
-            matrix.check(decoder, &matrix.reference(decoder.path().mode()));
-        }
-        for (rows, cols) in [(0, 9), (9, 0), (0, 0)] {
-            let grid = BlockGrid::new(rows, cols, footprint);
-            let empty = decoder.upload(grid, &[], &vec![f16::ONE; rows]).unwrap();
-            decoder.decode(&empty, 0..rows, &mut []).unwrap();
+    for codec in CODECS {
+        let mut matrix = |size| match codec {
+            TextureCodec::Astc => {
+                Matrix::new(size, footprint, &mut rng, |rng| luminance.block(rng))
+            }
+            TextureCodec::Bc4 => Matrix::bc4(size, &mut rng),
+        };
+        for decoder in all_decoders(codec) {
+            let limit = decoder.gpu().info().max_texture_dimension as usize;
+            let wide = (3, 2 * limit + 1);
+            let tall = (2 * limit + 1, 2);
+            // Six square layers would be a cube for the GL backend.
+            let sizes = [(1, 1), (1, 1000), (1000, 1), (5, 8), (7, 13), (6 * 40, 40), wide, tall];
+            for matrix in sizes.map(&mut matrix) {
+                matrix.check(decoder, &matrix.reference(decoder.path().mode()));
+            }
+            for (rows, cols) in [(0, 9), (9, 0), (0, 0)] {
+                let grid = matrix((rows, cols)).grid;
+                let empty = decoder.upload(grid, &[], &vec![f16::ONE; rows]).unwrap();
+                decoder.decode(&empty, 0..rows, &mut []).unwrap();
+            }
         }
     }
 }
@@ -229,22 +263,26 @@ fn f16_output_is_rounded_to_nearest_even_and_bands_are_independent() {
     let luminance = Luminance::new(footprint);
     let mut rng = Pcg64Mcg::seed_from_u64(4);
     // Odd sizes: the last word holds one value.
-    let matrix = Matrix::new((501, 333), footprint, &mut rng, |rng| luminance.block(rng));
-    for decoder in all_decoders() {
-        let uploaded = decoder.upload(matrix.grid, &matrix.blocks, &matrix.scales).unwrap();
-        let rows = 7..400;
-        let (first, last) = (rows.start * 333, rows.end * 333);
-        let expected = &matrix.reference(decoder.path().mode())[first..last];
+    let size = (501, 333);
+    let astc = Matrix::new(size, footprint, &mut rng, |rng| luminance.block(rng));
+    let bc4 = Matrix::bc4(size, &mut rng);
+    for (codec, matrix) in CODECS.into_iter().zip([astc, bc4]) {
+        for decoder in all_decoders(codec) {
+            let uploaded = decoder.upload(matrix.grid, &matrix.blocks, &matrix.scales).unwrap();
+            let rows = 7..400;
+            let (first, last) = (rows.start * 333, rows.end * 333);
+            let expected = &matrix.reference(decoder.path().mode())[first..last];
 
-        let mut halves = vec![f16::NAN; expected.len()];
-        decoder.decode_f16(&uploaded, rows.clone(), &mut halves).unwrap();
-        let wrong =
-            expected.iter().zip(&halves).find(|(e, h)| f16::from_f32(**e).to_bits() != h.to_bits());
-        assert_eq!(wrong, None, "{}", decoder.path());
+            let mut halves = vec![f16::NAN; expected.len()];
+            decoder.decode_f16(&uploaded, rows.clone(), &mut halves).unwrap();
+            let differ = |(e, h): &(&f32, &f16)| f16::from_f32(**e).to_bits() != h.to_bits();
+            let wrong = expected.iter().zip(&halves).find(differ);
+            assert_eq!(wrong, None, "{}", decoder.path());
 
-        let mut weights = vec![f32::NAN; expected.len()];
-        decoder.decode(&uploaded, rows, &mut weights).unwrap();
-        assert_eq!(weights, expected);
+            let mut weights = vec![f32::NAN; expected.len()];
+            decoder.decode(&uploaded, rows, &mut weights).unwrap();
+            assert_eq!(weights, expected);
+        }
     }
 }
 
@@ -252,21 +290,24 @@ fn f16_output_is_rounded_to_nearest_even_and_bands_are_independent() {
 fn known_blocks_pass_on_every_adapter_and_path() {
     for gpu in gpus() {
         let found = gpu.self_test().unwrap();
-        if !gpu.info().astc {
-            let no_astc = Verdict::Refused("it reports no ASTC textures".to_owned());
-            assert_eq!(found.ldr, no_astc);
-        }
-        if let Some(reason) = found.refusal() {
-            println!("{}: {reason}", gpu.info().label());
-            let sampled = GpuDecoder::choose(gpu, PathChoice::Sampled, DecodeMode::Fp16);
-            assert!(matches!(sampled, Err(GpuError::Refused { .. })));
-        }
-        for mode in MODES {
-            let decoder = GpuDecoder::choose(gpu, PathChoice::Computed, mode).unwrap();
-            assert_eq!(decoder.path(), DecodePath::Computed(mode));
-            let auto = GpuDecoder::choose(gpu, PathChoice::Auto, mode).unwrap();
-            let sampled = found.sampled_mode(mode).map(DecodePath::Sampled);
-            assert_eq!(auto.path(), sampled.unwrap_or(DecodePath::Computed(mode)));
+        for (codec, reported) in CODECS.into_iter().zip([gpu.info().astc, gpu.info().bc]) {
+            let title = codec.title();
+            println!("{}: {title}: {:?}", gpu.info().label(), found.of(codec));
+            if !reported {
+                let none = Verdict::Refused(format!("it reports no {title} textures"));
+                assert_eq!(found.of(codec), &none);
+            }
+            if found.refusal(codec).is_some() {
+                let sampled = GpuDecoder::choose(gpu, PathChoice::Sampled, codec.modes()[1]);
+                assert!(matches!(sampled, Err(GpuError::Refused { .. })));
+            }
+            for &mode in codec.modes() {
+                let decoder = GpuDecoder::choose(gpu, PathChoice::Computed, mode).unwrap();
+                assert_eq!(decoder.path(), DecodePath::Computed(mode));
+                let auto = GpuDecoder::choose(gpu, PathChoice::Auto, mode).unwrap();
+                let sampled = found.sampled_mode(mode).map(DecodePath::Sampled);
+                assert_eq!(auto.path(), sampled.unwrap_or(DecodePath::Computed(mode)));
+            }
         }
     }
 }
@@ -276,25 +317,37 @@ fn what_does_not_fit_and_a_lost_device_are_errors() {
     let footprint = Footprint::new(6, 6).unwrap();
     for gpu in open_all() {
         for decoder in decoders(&gpu) {
-            let short = decoder.upload(BlockGrid::new(6, 6, footprint), &[0; 15], &[f16::ONE; 6]);
+            let codec = decoder.path().mode().codec();
+            let footprint = *codec.footprints().last().unwrap();
+            let (width, height) = (footprint.width(), footprint.height());
+            let block = vec![0; codec.block_bytes()];
+            let grid = BlockGrid::new(height, width, footprint);
+            let short = decoder.upload(grid, &block[1..], &vec![f16::ONE; height]);
             assert!(matches!(short, Err(GpuError::Shape(_))), "{short:?}");
 
             let info = gpu.info();
             let cols = match decoder.path() {
                 DecodePath::Sampled(_) => {
-                    let a_layer = info.max_texture_dimension as usize / 6;
-                    (a_layer * info.max_texture_layers as usize + 1) * 6
+                    let a_layer = info.max_texture_dimension as usize / width;
+                    (a_layer * info.max_texture_layers as usize + 1) * width
                 }
-                DecodePath::Computed(_) => (info.max_storage_bytes as usize / 16 + 1) * 6,
+                DecodePath::Computed(_) => {
+                    (info.max_storage_bytes as usize / codec.block_bytes() + 1) * width
+                }
             };
-            if cols < 1 << 26 {
+            if cols < 1 << 28 {
                 let grid = BlockGrid::new(1, cols, footprint);
-                let large = decoder.upload(grid, &vec![0; grid.byte_len()], &[f16::ONE]);
+                let bytes = vec![0; grid.block_count() * codec.block_bytes()];
+                let large = decoder.upload(grid, &bytes, &[f16::ONE]);
                 assert!(matches!(large, Err(GpuError::OverLimit { .. })), "{large:?}");
             }
         }
+        let bc4 = GpuDecoder::new(&gpu, DecodePath::Computed(bc4::DecodeMode::Exact.into()));
+        let other = bc4.unwrap().upload(BlockGrid::new(6, 6, footprint), &[0; 8], &[f16::ONE; 6]);
+        assert!(matches!(other, Err(GpuError::Footprint(_))), "{other:?}");
 
-        let decoder = GpuDecoder::new(&gpu, DecodePath::Computed(DecodeMode::Unorm8)).unwrap();
+        let path = DecodePath::Computed(DecodeMode::Unorm8.into());
+        let decoder = GpuDecoder::new(&gpu, path).unwrap();
         let grid = BlockGrid::new(6, 6, footprint);
         let matrix = decoder.upload(grid, &[0; 16], &[f16::ONE; 6]).unwrap();
         gpu.destroy();

@@ -46,6 +46,17 @@ pub enum DecodeMode {
     Llvmpipe,
 }
 
+impl DecodeMode {
+    /// Its name in files and reports: "exact", "unorm8" or "llvmpipe".
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Unorm8 => "unorm8",
+            Self::Llvmpipe => "llvmpipe",
+        }
+    }
+}
+
 /// How long the encoder searches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Effort {

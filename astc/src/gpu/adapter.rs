@@ -51,6 +51,8 @@ pub struct AdapterInfo {
     pub astc: bool,
     /// Whether it reports ASTC HDR textures.
     pub astc_hdr: bool,
+    /// Whether it reports BC textures, BC4 among them.
+    pub bc: bool,
     /// Whether shaders may compute in f16.
     pub shader_f16: bool,
     /// Whether shaders may use subgroups.
@@ -162,6 +164,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         },
         astc: features.contains(wgpu::Features::TEXTURE_COMPRESSION_ASTC),
         astc_hdr: features.contains(wgpu::Features::TEXTURE_COMPRESSION_ASTC_HDR),
+        bc: features.contains(wgpu::Features::TEXTURE_COMPRESSION_BC),
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         compute_shaders: flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS),

@@ -7,13 +7,16 @@ use half::f16;
 
 use super::device::Gpu;
 use super::matrix::GpuMatrix;
-use super::tables::Tables;
+use super::format::Format;
+use super::tables::{Tables, signed_steps};
 use super::{DecodePath, GpuError};
-use crate::{BlockGrid, DecodeMode, Error, Footprint};
+use crate::bc4::DecodeMode::Llvmpipe;
+use crate::{BlockGrid, Error, Footprint, TexelMode, TextureCodec};
 
 const WEIGHTS: &str = include_str!("weights.wgsl");
 const SAMPLE: &str = include_str!("sample.wgsl");
 const DECODE: &str = include_str!("decode.wgsl");
+const BC4: &str = include_str!("bc4.wgsl");
 const OUTPUT: &str = include_str!("output.wgsl");
 
 /// Values that a workgroup of output.wgsl writes, or pairs of f16.
@@ -21,12 +24,12 @@ const GROUP_SIZE: u64 = 64;
 /// Bytes that are read back at once.
 const BAND_BYTES: u64 = 32 << 20;
 
-/// Decodes matrices of any footprint along one path.
+/// Decodes matrices of one codec and any footprint along one path.
 #[derive(Debug)]
 pub struct GpuDecoder<'g> {
     pub(super) gpu: &'g Gpu,
     path: DecodePath,
-    pub(super) channel: wgpu::AstcChannel,
+    pub(super) format: Format,
     pub(super) matrix_layout: wgpu::BindGroupLayout,
     output_layout: wgpu::BindGroupLayout,
     tables: [OnceLock<wgpu::Buffer>; Footprint::ALL.len()],
@@ -57,20 +60,21 @@ impl<'g> GpuDecoder<'g> {
     /// # Errors
     /// [`GpuError::Refused`] if the adapter does not sample with that precision.
     pub fn new(gpu: &'g Gpu, path: DecodePath) -> Result<Self, GpuError> {
-        let channel = match path {
-            DecodePath::Computed(_) => wgpu::AstcChannel::Unorm,
-            DecodePath::Sampled(mode) => gpu.self_test()?.channel(mode).ok_or_else(|| {
-                gpu.refused(format!("it does not sample ASTC as {}", mode.name()))
+        let codec = path.mode().codec();
+        let format = match path {
+            DecodePath::Computed(_) => Format::of(codec)[0],
+            DecodePath::Sampled(mode) => gpu.self_test()?.format(mode).ok_or_else(|| {
+                gpu.refused(format!("it does not sample {} as {}", codec.title(), mode.name()))
             })?,
         };
-        Self::with_channel(gpu, path, channel)
+        Self::with_format(gpu, path, format)
     }
 
     /// As [`new`](Self::new), with the texture format that sampling takes.
-    pub(super) fn with_channel(
+    pub(super) fn with_format(
         gpu: &'g Gpu,
         path: DecodePath,
-        channel: wgpu::AstcChannel,
+        format: Format,
     ) -> Result<Self, GpuError> {
         let source = match path {
             DecodePath::Computed(_) => storage_binding(true),
@@ -85,7 +89,7 @@ impl<'g> GpuDecoder<'g> {
         Ok(Self {
             gpu,
             path,
-            channel,
+            format,
             matrix_layout: gpu.bind_group_layout("matrix", &matrix)?,
             output_layout: gpu.bind_group_layout("output", &output)?,
             tables: [const { OnceLock::new() }; Footprint::ALL.len()],
@@ -103,13 +107,13 @@ impl<'g> GpuDecoder<'g> {
         self.gpu
     }
 
-    /// Uploads a matrix: `blocks` in raster order, one scale a row.
+    /// Uploads a matrix: `blocks` of the path's codec in raster order, one scale a row.
     ///
     /// Sampled, a matrix past the adapter's texture limits is cut into the layers of a
     /// [`TextureLayout`](crate::TextureLayout).
     ///
     /// # Errors
-    /// [`Error::Length`] as [`GpuError::Shape`], [`GpuError::OverLimit`],
+    /// [`Error::Length`] as [`GpuError::Shape`], [`GpuError::Footprint`], [`GpuError::OverLimit`],
     /// [`GpuError::OutOfMemory`], [`GpuError::DeviceLost`], [`GpuError::Driver`].
     pub fn upload(
         &self,
@@ -121,7 +125,7 @@ impl<'g> GpuDecoder<'g> {
     }
 
     /// Decodes `rows` of `matrix` into `out`, row-major: bit for bit what
-    /// [`Coder::decode_rows`](crate::Coder::decode_rows) gives in the path's mode.
+    /// [`TexelMode::decode_rows`] gives in the path's mode.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
@@ -236,13 +240,21 @@ impl<'g> GpuDecoder<'g> {
     }
 
     fn source(&self, kernel: &str) -> String {
-        let fp16 = self.path.mode() == DecodeMode::Fp16;
-        let mut source = format!("const FP16: bool = {fp16};\n{WEIGHTS}\n");
-        match self.path {
-            DecodePath::Sampled(_) => source += SAMPLE,
-            DecodePath::Computed(_) => {
+        let mode = self.path.mode();
+        let steps = mode.steps();
+        let mut source = format!("const FP16: bool = {};\n", steps.is_none());
+        source += &format!("const STEPS: u32 = {}u;\n", steps.unwrap_or(1));
+        source += &format!("const STEP_TOLERANCE: f32 = {:?};\n", step_tolerance(mode));
+        source += WEIGHTS;
+        match (self.path, mode.codec()) {
+            (DecodePath::Sampled(_), _) => source += SAMPLE,
+            (DecodePath::Computed(_), TextureCodec::Astc) => {
                 source += &Tables::new(Footprint::ALL[0]).constants;
                 source += DECODE;
+            }
+            (DecodePath::Computed(_), TextureCodec::Bc4) => {
+                let llvmpipe = mode == TexelMode::Bc4(Llvmpipe);
+                source += &format!("const LLVMPIPE: bool = {llvmpipe};\n{BC4}");
             }
         }
         source + "\n" + kernel
@@ -254,9 +266,22 @@ impl<'g> GpuDecoder<'g> {
         if let Some(made) = place.get() {
             return Ok(made);
         }
-        let words = Tables::new(footprint).words;
+        let words = match self.path.mode() {
+            TexelMode::Astc(_) => Tables::new(footprint).words,
+            mode => signed_steps(mode.steps().unwrap_or_default()).collect(),
+        };
         let made = self.gpu.storage("tables", bytemuck::cast_slice(&words))?;
         Ok(place.get_or_init(|| made))
+    }
+}
+
+/// How far from a whole number of [`TexelMode::steps`] a sampled texel may be; the unit's division
+/// is not exact. Steps of BC4's exact quotients are so small that a unit of 16 bits is just
+/// within.
+pub(super) fn step_tolerance(mode: TexelMode) -> f32 {
+    match mode.steps() {
+        Some(255) => 1.0 / 2048.0,
+        _ => 0.25,
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Gpu {
 /// Features that are used where the adapter has them.
 const WELCOME: wgpu::Features = wgpu::Features::TEXTURE_COMPRESSION_ASTC
     .union(wgpu::Features::TEXTURE_COMPRESSION_ASTC_HDR)
+    .union(wgpu::Features::TEXTURE_COMPRESSION_BC)
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SUBGROUP);
 

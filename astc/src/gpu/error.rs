@@ -76,6 +76,9 @@ pub enum GpuError {
         /// The length it must have.
         expected: usize,
     },
+    /// BC4 blocks of another size than 4x4.
+    #[error("BC4 blocks are 4x4, not {0}")]
+    Footprint(crate::Footprint),
     /// The text names no decode path.
     #[error("unknown GPU path '{0}': use auto, sampled or computed")]
     UnknownPath(String),

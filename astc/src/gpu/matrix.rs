@@ -5,7 +5,7 @@ use half::f16;
 use super::decoder::GpuDecoder;
 use super::device::Gpu;
 use super::{DecodePath, GpuError};
-use crate::{BlockGrid, Error, Footprint, TextureLayout};
+use crate::{BlockGrid, Error, TextureCodec, TextureLayout, bc4};
 
 /// An uploaded matrix. It belongs to the decoder that uploaded it.
 #[derive(Debug)]
@@ -27,7 +27,12 @@ impl GpuMatrix {
         blocks: &[u8],
         scales: &[f16],
     ) -> Result<Self, GpuError> {
-        check_length("blocks", blocks.len(), grid.byte_len(), &grid)?;
+        let codec = decoder.path().mode().codec();
+        if codec == TextureCodec::Bc4 && grid.footprint != bc4::footprint() {
+            return Err(GpuError::Footprint(grid.footprint));
+        }
+        let byte_len = grid.block_count() * codec.block_bytes();
+        check_length("blocks", blocks.len(), byte_len, &grid)?;
         check_length("scales", scales.len(), grid.rows, &grid)?;
         if grid.block_count() == 0 {
             return Ok(Self { grid, bindings: None });
@@ -80,7 +85,7 @@ impl Source {
             DecodePath::Sampled(_) => {
                 let layout = array_layout(gpu, grid)
                     .ok_or_else(|| gpu.refused("its textures hold no block"))?;
-                let texture = upload_texture(gpu, decoder.channel, &layout, blocks)?;
+                let texture = upload_texture(decoder, &layout, blocks)?;
                 Ok((Self::Texture(texture), Some(layout)))
             }
         }
@@ -148,11 +153,11 @@ fn is_gl(gpu: &Gpu) -> bool {
 }
 
 fn upload_texture(
-    gpu: &Gpu,
-    channel: wgpu::AstcChannel,
+    decoder: &GpuDecoder<'_>,
     layout: &TextureLayout,
     blocks: &[u8],
 ) -> Result<wgpu::Texture, GpuError> {
+    let (gpu, block_bytes) = (decoder.gpu, decoder.path().mode().codec().block_bytes());
     let layers = array_layers(gpu, layout);
     let limit = gpu.info().max_texture_layers;
     gpu.check_limit("layers of a texture", layers as u64, limit.into())?;
@@ -167,13 +172,16 @@ fn upload_texture(
         mip_level_count: 1,
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,
-        format: wgpu::TextureFormat::Astc { block: block_format(footprint), channel },
+        format: decoder.format.texture_format(footprint),
         usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
         view_formats: &[],
     };
     let texture = gpu.watched("allocate a texture", || gpu.device.create_texture(&descriptor))?;
+    // Tiles are measured in blocks of 16 bytes.
+    let bytes = |measured: usize| measured / BlockGrid::BLOCK_BYTES * block_bytes;
     gpu.watched("upload a texture", || {
         for tile in layout.tiles() {
+            let range = tile.byte_range();
             gpu.queue.write_texture(
                 wgpu::TexelCopyTextureInfo {
                     texture: &texture,
@@ -181,10 +189,10 @@ fn upload_texture(
                     origin: wgpu::Origin3d { x: 0, y: 0, z: tile.layer as u32 },
                     aspect: wgpu::TextureAspect::All,
                 },
-                &blocks[tile.byte_range()],
+                &blocks[bytes(range.start)..bytes(range.end)],
                 wgpu::TexelCopyBufferLayout {
                     offset: 0,
-                    bytes_per_row: Some(tile.bytes_per_row as u32),
+                    bytes_per_row: Some(bytes(tile.bytes_per_row) as u32),
                     rows_per_image: None,
                 },
                 wgpu::Extent3d {
@@ -196,24 +204,4 @@ fn upload_texture(
         }
     })?;
     Ok(texture)
-}
-
-fn block_format(footprint: Footprint) -> wgpu::AstcBlock {
-    use wgpu::AstcBlock as Block;
-    match (footprint.width(), footprint.height()) {
-        (4, _) => Block::B4x4,
-        (5, 4) => Block::B5x4,
-        (5, _) => Block::B5x5,
-        (6, 5) => Block::B6x5,
-        (6, _) => Block::B6x6,
-        (8, 5) => Block::B8x5,
-        (8, 6) => Block::B8x6,
-        (8, _) => Block::B8x8,
-        (10, 5) => Block::B10x5,
-        (10, 6) => Block::B10x6,
-        (10, 8) => Block::B10x8,
-        (10, _) => Block::B10x10,
-        (_, 10) => Block::B12x10,
-        _ => Block::B12x12,
-    }
 }

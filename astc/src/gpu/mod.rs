@@ -2,8 +2,8 @@
 //!
 //! [`GpuAdapter`] lists and opens the adapters, [`SelfTest`] says what a texture unit really
 //! returns, [`GpuDecoder`] uploads matrices and decodes them along one [`DecodePath`]: sampled
-//! from ASTC textures, or computed from the blocks by a shader on adapters without ASTC. Both give
-//! the weights of the CPU reference bit for bit. No failure of a driver panics, and nothing falls
+//! from ASTC or BC4 textures, or computed from the blocks by a shader on adapters without them. Both
+//! give the weights of the CPU reference bit for bit. No failure of a driver panics, and nothing falls
 //! back to the CPU.
 //!
 //! ```no_run
@@ -27,6 +27,8 @@ mod bindings;
 mod decoder;
 mod device;
 mod error;
+mod format;
+mod known;
 mod matrix;
 mod path;
 mod product;

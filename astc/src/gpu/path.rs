@@ -4,20 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::GpuError;
-use crate::DecodeMode;
+use crate::TexelMode;
 
 /// How texels come out of the blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DecodePath {
     /// The texture unit decodes, with the precision that the self-test found.
-    Sampled(DecodeMode),
+    Sampled(TexelMode),
     /// A compute shader decodes, with the precision asked for.
-    Computed(DecodeMode),
+    Computed(TexelMode),
 }
 
 impl DecodePath {
-    /// The precision of the texels.
-    pub const fn mode(self) -> DecodeMode {
+    /// The codec and the precision of the texels.
+    pub const fn mode(self) -> TexelMode {
         match self {
             Self::Sampled(mode) | Self::Computed(mode) => mode,
         }

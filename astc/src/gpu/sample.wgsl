@@ -2,9 +2,6 @@
 
 @group(0) @binding(3) var weight_texture: texture_2d_array<f32>;
 
-// How far from a whole code a unorm8 texel may be before it counts as no code at all.
-const CODE_TOLERANCE: f32 = 0.00048828125;
-
 // The texel t in 0..1 as the texture unit returns it.
 fn texel(row: u32, col: u32) -> f32 {
     let layer = row / shape.layer_height * shape.tiles_across + col / shape.layer_width;
@@ -12,14 +9,15 @@ fn texel(row: u32, col: u32) -> f32 {
     return textureLoad(weight_texture, place, layer, 0).r;
 }
 
-// 2t - 1 without the rounding of the unit's division by 255. A texel that is no code keeps its
-// own value, so that a comparison finds it.
+// 2t - 1 without the rounding of the unit's division by STEPS. A texel that is no whole number of
+// steps keeps its own value, so that a comparison finds it.
 fn signed_value(t: f32) -> f32 {
-    let code = round(t * 255.0);
-    if FP16 || !(abs(t * 255.0 - code) <= CODE_TOLERANCE && code >= 0.0 && code <= 255.0) {
+    let steps = f32(STEPS);
+    let step = round(t * steps);
+    if FP16 || !(abs(t * steps - step) <= STEP_TOLERANCE && step >= 0.0 && step <= steps) {
         return 2.0 * t - 1.0;
     }
-    return bitcast<f32>(tables[u32(code)]);
+    return bitcast<f32>(tables[u32(step)]);
 }
 
 fn signed_texel(row: u32, col: u32) -> f32 {

@@ -1,10 +1,8 @@
-//! The lookup tables of decode.wgsl for one footprint, packed into 32-bit words.
+//! The lookup tables of the shaders, packed into 32-bit words.
 
 use crate::Footprint;
 use crate::tables::{BlockMode, QUINT_BLOCKS, Quant, TRIT_BLOCKS, colour_values, weight_values};
 
-/// Words of the signed values of unorm8 codes, which stand first.
-const UNORM8_WORDS: usize = 256;
 /// Pairs of endpoint values: 0 to 9, in a table of 16.
 const PAIRS: usize = 16;
 /// The mark of a number of values that does not fit.
@@ -18,12 +16,10 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// The tables of `footprint`; their places are the same for every footprint.
+    /// Those of decode.wgsl for `footprint`; their places are the same for every footprint.
     pub(super) fn new(footprint: Footprint) -> Self {
         let mut tables = Self::default();
-        // As the CPU decoder computes them.
-        let signed = |v: usize| (2.0 * (v as f32 / 255.0) - 1.0).to_bits();
-        tables.words.extend((0..UNORM8_WORDS).map(signed));
+        tables.words.extend(signed_steps(255));
         tables.add("MODES", (0..1 << 11).map(|bits| mode_word(bits, footprint)));
         let quants = || (0..Quant::COUNT).map(Quant::from_index);
         let digits = tables.add_digits();
@@ -57,6 +53,11 @@ impl Tables {
         self.constants += &format!("const {name}: u32 = {}u;\n", self.words.len());
         self.words.extend(words);
     }
+}
+
+/// 2v/steps - 1 for v = 0..=steps as bits, as the CPU decoders compute it.
+pub(super) fn signed_steps(steps: u32) -> impl Iterator<Item = u32> {
+    (0..=steps).map(move |v| (2.0 * (v as f32 / steps as f32) - 1.0).to_bits())
 }
 
 /// 0 for an illegal mode, else bit 0, two planes, range, grid width, grid height, weight bits.

@@ -1,5 +1,5 @@
 // What every kernel sees of a matrix in bind group 0. Binding 3, `texel` and `signed_texel` come
-// from sample.wgsl or decode.wgsl.
+// from sample.wgsl, decode.wgsl or bc4.wgsl.
 
 struct Shape {
     rows: u32,
@@ -15,8 +15,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> row_scales: array<f32>;
-// The signed value 2v/255 - 1 of each unorm8 code v as the bits of an f32, then what decode.wgsl
-// needs.
+// The signed values 2v/STEPS - 1 of v = 0..=STEPS as the bits of f32, then what decode.wgsl needs.
 @group(0) @binding(2) var<storage, read> tables: array<u32>;
 
 // The decoded weight, bit for bit that of the CPU reference.
