@@ -25,6 +25,8 @@ pub use decompress::{
     ADAPTER_FOLDER, AdapterMode, DecompressOptions, DecompressReport, OutputDtype, decompress,
 };
 pub use error_sums::ErrorSums;
+#[cfg(feature = "model")]
+pub(crate) use panels::{Panel, panels};
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};
 pub(crate) use scan::hash_tensor;
