@@ -253,17 +253,37 @@ fn texel_weight(s: Sequence, grid: vec2<u32>, planes: u32, plane: u32, x: u32, y
     return sum >> 4u;
 }
 
-// Red of one texel of a block on the 16-bit scale.
-fn block_red(block: vec4<u32>, x: u32, y: u32) -> u32 {
+// What the texels of a block share.
+struct Header {
+    // Every texel is `red`: a constant colour or an error.
+    constant: bool,
+    red: u32,
+    partitions: u32,
+    // Seed of the partition pattern.
+    seed: u32,
+    modes: u32,
+    endpoints: Sequence,
+    weights: Sequence,
+    grid: vec2<u32>,
+    planes: u32,
+    // Plane of red.
+    plane: u32,
+}
+
+fn header_of(block: vec4<u32>) -> Header {
+    var header: Header;
+    header.constant = true;
+    header.red = ERROR_RED;
     if (block.x & 0x1ffu) == 0x1fcu {
-        return constant_red(block);
+        header.red = constant_red(block);
+        return header;
     }
     // Legal, two planes, range (4 bits), grid width and height (4 each), weight bits (7).
     let mode = tables[MODES + (block.x & 0x7ffu)];
     let partitions = ((block.x >> 11u) & 3u) + 1u;
     let dual = (mode & 2u) != 0u;
     if mode == 0u || (dual && partitions == 4u) {
-        return ERROR_RED;
+        return header;
     }
     let weight_bits = mode >> 14u;
     var top = 128u - weight_bits;
@@ -279,46 +299,75 @@ fn block_red(block: vec4<u32>, x: u32, y: u32) -> u32 {
             modes |= field(block, top, width) << 6u;
         }
     }
-    var plane = 0u;
     if dual {
         top -= 2u;
-        plane = u32(field(block, top, 2u) == 0u);
+        header.plane = u32(field(block, top, 2u) == 0u);
     }
 
-    let own = partition_of(field(block, 13u, 10u), partitions, x, y);
     var count = 0u;
-    var first = 0u;
     for (var p = 0u; p < partitions; p++) {
-        let values = 2u * ((endpoint_format(modes, partitions, p) >> 2u) + 1u);
-        first += select(0u, values, p < own);
-        count += values;
+        count += endpoint_values(modes, partitions, p);
     }
     if count > MAX_ENDPOINT_VALUES {
-        return ERROR_RED;
+        return header;
     }
     let room = select(0u, top - start, top > start);
     let quant = tables[ENDPOINT_QUANTS + count / 2u * 128u + room];
     if quant == NO_QUANT {
-        return ERROR_RED;
+        return header;
     }
+    header.constant = false;
+    header.partitions = partitions;
+    header.seed = field(block, 13u, 10u);
+    header.modes = modes;
     // Bits past the last value are no part of the sequence.
-    let endpoints = Sequence(block, start, start + tables[SEQUENCE_BITS + quant * 16u + count / 2u], quant);
-    let ends = red_endpoints(endpoints, endpoint_format(modes, partitions, own), first) * 257;
+    let end = start + tables[SEQUENCE_BITS + quant * 16u + count / 2u];
+    header.endpoints = Sequence(block, start, end, quant);
+    header.weights = Sequence(reverseBits(block).wzyx, 0u, weight_bits, (mode >> 2u) & 15u);
+    header.grid = vec2<u32>((mode >> 6u) & 15u, (mode >> 10u) & 15u);
+    header.planes = select(1u, 2u, dual);
+    return header;
+}
 
-    let reversed = reverseBits(block).wzyx;
-    let weights = Sequence(reversed, 0u, weight_bits, (mode >> 2u) & 15u);
-    let grid = vec2<u32>((mode >> 6u) & 15u, (mode >> 10u) & 15u);
-    let w = i32(texel_weight(weights, grid, select(1u, 2u, dual), plane, x, y));
+// Number of endpoint values of partition p.
+fn endpoint_values(modes: u32, partitions: u32, p: u32) -> u32 {
+    return 2u * ((endpoint_format(modes, partitions, p) >> 2u) + 1u);
+}
+
+// Red of both endpoints of partition p on the 16-bit scale.
+fn partition_ends(header: ptr<function, Header>, p: u32) -> vec2<i32> {
+    let modes = (*header).modes;
+    let partitions = (*header).partitions;
+    var first = 0u;
+    for (var before = 0u; before < p; before++) {
+        first += endpoint_values(modes, partitions, before);
+    }
+    return red_endpoints((*header).endpoints, endpoint_format(modes, partitions, p), first) * 257;
+}
+
+// Red of texel (x, y) between the endpoints of its partition.
+fn between(header: ptr<function, Header>, ends: vec2<i32>, x: u32, y: u32) -> u32 {
+    let h = header;
+    let w = i32(texel_weight((*h).weights, (*h).grid, (*h).planes, (*h).plane, x, y));
     return u32((ends.x * (64 - w) + ends.y * w + 32) >> 6u);
 }
 
+fn block_bits(block_row: u32, block_col: u32) -> vec4<u32> {
+    return blocks[block_row * shape.blocks_across + block_col];
+}
+
+// Red of one texel of the matrix on the 16-bit scale.
 fn red(row: u32, col: u32) -> u32 {
     let block_row = row / shape.footprint_height;
     let block_col = col / shape.footprint_width;
-    let block = blocks[block_row * shape.blocks_across + block_col];
     let x = col - block_col * shape.footprint_width;
     let y = row - block_row * shape.footprint_height;
-    return block_red(block, x, y);
+    var header = header_of(block_bits(block_row, block_col));
+    if header.constant {
+        return header.red;
+    }
+    let p = partition_of(header.seed, header.partitions, x, y);
+    return between(&header, partition_ends(&header, p), x, y);
 }
 
 // value / 65536 rounded towards zero to fp16, but 1 for 65535.
@@ -338,10 +387,39 @@ fn texel(row: u32, col: u32) -> f32 {
 }
 
 // 2t - 1, exactly.
-fn signed_texel(row: u32, col: u32) -> f32 {
-    let value = red(row, col);
+fn signed_red(value: u32) -> f32 {
     if FP16 {
         return 2.0 * through_fp16(value) - 1.0;
     }
     return bitcast<f32>(tables[value >> 8u]);
+}
+
+fn signed_texel(row: u32, col: u32) -> f32 {
+    return signed_red(red(row, col));
+}
+
+// A block whose texels are wanted one after the other.
+struct Block {
+    header: Header,
+    ends: array<vec2<i32>, 4>,
+}
+
+fn open_block(block_row: u32, block_col: u32) -> Block {
+    var block: Block;
+    var header = header_of(block_bits(block_row, block_col));
+    for (var p = 0u; p < header.partitions; p++) {
+        block.ends[p] = partition_ends(&header, p);
+    }
+    block.header = header;
+    return block;
+}
+
+// 2t - 1 of texel (x, y) of the block.
+fn signed_block_texel(block: ptr<function, Block>, x: u32, y: u32) -> f32 {
+    var header = (*block).header;
+    if header.constant {
+        return signed_red(header.red);
+    }
+    let p = partition_of(header.seed, header.partitions, x, y);
+    return signed_red(between(&header, (*block).ends[p], x, y));
 }

@@ -202,7 +202,7 @@ impl<'g> GpuDecoder<'g> {
         let band = gpu.uniform("band", &[first_row as u32, count as u32, groups[0], 0])?;
         let resources = [buffer.as_entire_binding(), band.as_entire_binding()];
         let bindings = gpu.bind_group("output", &self.output_layout, resources)?;
-        gpu.dispatch(pipeline, &[matrix, &bindings], groups)?;
+        gpu.dispatch(pipeline, &[Some(matrix), Some(&bindings)], groups)?;
         if out.len().is_multiple_of(4) {
             return gpu.read(&buffer, out);
         }
@@ -222,7 +222,8 @@ impl<'g> GpuDecoder<'g> {
     }
 
     /// A pipeline of `kernel`, WGSL that sees a matrix in bind group 0 through `shape`,
-    /// `row_scales`, `texel`, `signed_texel` and `weight` (weights.wgsl) and has bind group 1 to
+    /// `row_scales`, `texel`, `signed_texel`, `open_block`, `signed_block_texel` and `weight`
+    /// (weights.wgsl) and has bind group 1 to
     /// itself.
     pub(super) fn pipeline(
         &self,
@@ -230,28 +231,8 @@ impl<'g> GpuDecoder<'g> {
         entry_point: &str,
         own_layout: &wgpu::BindGroupLayout,
     ) -> Result<wgpu::ComputePipeline, GpuError> {
-        let source = self.source(kernel);
-        let gpu = self.gpu;
-        let device = &gpu.device;
-        gpu.watched("compile a shader", || {
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(entry_point),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
-            });
-            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(entry_point),
-                bind_group_layouts: &[Some(&self.matrix_layout), Some(own_layout)],
-                immediate_size: 0,
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(entry_point),
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some(entry_point),
-                compilation_options: Default::default(),
-                cache: None,
-            })
-        })
+        let layouts = [Some(&self.matrix_layout), Some(own_layout)];
+        self.gpu.compute_pipeline(&self.source(kernel), entry_point, &layouts)
     }
 
     fn source(&self, kernel: &str) -> String {

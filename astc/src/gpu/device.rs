@@ -204,12 +204,42 @@ impl Gpu {
         self.watched("allocate an output buffer", || self.device.create_buffer(&descriptor))
     }
 
+    /// Compiles a compute shader; `layouts` are those of bind groups 0, 1, .., `None` for one that
+    /// it does not use.
+    pub(super) fn compute_pipeline(
+        &self,
+        source: &str,
+        entry_point: &str,
+        layouts: &[Option<&wgpu::BindGroupLayout>],
+    ) -> Result<wgpu::ComputePipeline, GpuError> {
+        let device = &self.device;
+        self.watched("compile a shader", || {
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(entry_point),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            });
+            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(entry_point),
+                bind_group_layouts: layouts,
+                immediate_size: 0,
+            });
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(entry_point),
+                layout: Some(&layout),
+                module: &module,
+                entry_point: Some(entry_point),
+                compilation_options: Default::default(),
+                cache: None,
+            })
+        })
+    }
+
     /// Runs a pipeline over `groups` workgroups across and down, as [`spread`](Self::spread) lays
     /// them out.
     pub(super) fn dispatch(
         &self,
         pipeline: &wgpu::ComputePipeline,
-        bind_groups: &[&wgpu::BindGroup],
+        bind_groups: &[Option<&wgpu::BindGroup>],
         groups: [u32; 2],
     ) -> Result<(), GpuError> {
         self.watched("run a compute shader", || {
@@ -218,7 +248,9 @@ impl Gpu {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 pass.set_pipeline(pipeline);
                 for (index, group) in bind_groups.iter().enumerate() {
-                    pass.set_bind_group(index as u32, *group, &[]);
+                    if let Some(group) = group {
+                        pass.set_bind_group(index as u32, *group, &[]);
+                    }
                 }
                 pass.dispatch_workgroups(groups[0], groups[1], 1);
             }

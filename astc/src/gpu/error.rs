@@ -66,6 +66,16 @@ pub enum GpuError {
     /// Slices that do not fit the matrix's shape.
     #[error(transparent)]
     Shape(#[from] crate::Error),
+    /// A slice of a product has the wrong length.
+    #[error("{what} of {found} values, but the layer and the batch need {expected}")]
+    Operand {
+        /// Which slice.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length it must have.
+        expected: usize,
+    },
     /// The text names no decode path.
     #[error("unknown GPU path '{0}': use auto, sampled or computed")]
     UnknownPath(String),

@@ -29,6 +29,7 @@ mod device;
 mod error;
 mod matrix;
 mod path;
+mod product;
 mod self_test;
 mod tables;
 
@@ -38,4 +39,5 @@ pub use device::Gpu;
 pub use error::GpuError;
 pub use matrix::GpuMatrix;
 pub use path::{DecodePath, PathChoice};
+pub use product::{GpuLinear, GpuProducts, Grid2, Input, LowRank};
 pub use self_test::{SelfTest, Verdict};
