@@ -12,7 +12,7 @@ use super::questions::TaskSet;
 use super::stream::stream;
 use super::subject::{Identity, Subject};
 use super::tasks::{TaskScores, ask};
-use super::windows::{Text, TextReport, Windows};
+use super::windows::{MIN_CTX, Text, TextReport, Windows};
 use crate::error::{Error, Result};
 
 /// What to measure and how.
@@ -31,6 +31,30 @@ pub struct EvalOptions {
 impl Default for EvalOptions {
     fn default() -> Self {
         Self { ctx: 512, windows: None, batch: 8, gates: Gates::default() }
+    }
+}
+
+impl EvalOptions {
+    /// Checks what can be checked before anything is read: whether there is `text`, `tasks` and
+    /// something to compare `against` is all it needs to know.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check(&self, text: bool, tasks: bool, against: bool) -> Result<()> {
+        let refuse = |message: &str| Err(Error::Usage(message.to_owned()));
+        if !text && !tasks {
+            return refuse("nothing to evaluate on: give a text or questions");
+        }
+        if self.batch == 0 || self.windows == Some(0) {
+            return refuse("0 windows: nothing to evaluate");
+        }
+        if self.ctx < MIN_CTX {
+            return Err(Error::Usage(format!(
+                "a context of {} tokens scores nothing; {MIN_CTX} is the least",
+                self.ctx
+            )));
+        }
+        self.gates.check(text && against, tasks)
     }
 }
 
@@ -77,7 +101,7 @@ pub struct EvalReport {
 /// [`Error::Usage`] if there is nothing to do, a gate bounds what is not measured, or the context
 /// is over a model's maximum; [`Error::Input`] for a text shorter than one window or two models
 /// whose tokens differ; what the models give. A gate that does not hold is no error here: see
-/// [`super::enforce`].
+/// [`super::broken_gates`].
 pub fn evaluate(
     model: &mut Subject,
     mut against: Option<&mut Subject>,
@@ -87,13 +111,7 @@ pub fn evaluate(
     progress: &dyn EvalProgress,
 ) -> Result<EvalReport> {
     let start = Instant::now();
-    if text.is_none() && tasks.is_none() {
-        return Err(Error::Usage("nothing to evaluate on: give a text or questions".to_owned()));
-    }
-    if options.batch == 0 {
-        return Err(Error::Usage("a batch of 0 windows".to_owned()));
-    }
-    options.gates.check(text.is_some() && against.is_some(), tasks.is_some())?;
+    options.check(text.is_some(), tasks.is_some(), against.is_some())?;
     if let Some(against) = &against {
         model.check_vocabulary(against)?;
     }
@@ -147,4 +165,89 @@ fn cut(
         model.check_same_tokens(against, windows.tokens(), theirs.tokens())?;
     }
     Ok((windows, report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::progress::Silent;
+    use super::super::table_model::TableModel;
+    use super::*;
+
+    fn text() -> Text {
+        let path = "fixtures/eval_cc0.txt";
+        let text = std::fs::read_to_string(path).unwrap();
+        Text { path: path.into(), text: text.chars().take(6000).collect() }
+    }
+
+    fn options() -> EvalOptions {
+        EvalOptions { ctx: 64, windows: Some(9), batch: 4, gates: Gates::default() }
+    }
+
+    fn compare(
+        model: TableModel,
+        against: TableModel,
+        options: &EvalOptions,
+    ) -> Result<EvalReport> {
+        let (mut model, mut against) = (model.subject("out"), against.subject("original"));
+        evaluate(&mut model, Some(&mut against), Some(&text()), None, options, &Silent)
+    }
+
+    #[test]
+    fn threads_and_batches_do_not_change_the_figures() {
+        let run = |threads: usize, batch: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let options = EvalOptions { batch, ..options() };
+            let run = || compare(TableModel::noise(1), TableModel::noise(2), &options);
+            pool.install(run).unwrap().scores.unwrap()
+        };
+        let expected = run(1, 4);
+        assert_eq!(run(3, 4), expected);
+        assert_eq!(run(2, 1), expected);
+    }
+
+    #[test]
+    fn gates_are_judged() {
+        let gates = Gates { max_kld: Some(1e-3), min_top1: Some(0.5), ..Gates::default() };
+        let options = EvalOptions { gates, ..options() };
+        let same = compare(TableModel::noise(1), TableModel::noise(1), &options).unwrap();
+        assert!(same.passed && same.gates.len() == 2);
+        assert_eq!((same.gates[0].measured, same.gates[0].margin), (0.0, 1e-3));
+        assert_eq!((same.gates[1].measured, same.gates[1].margin), (1.0, 0.5));
+        let other = compare(TableModel::noise(1), TableModel::noise(2), &options).unwrap();
+        assert!(!other.passed && !other.gates[0].passed);
+        assert_eq!(other.same_source, Some(false));
+    }
+
+    #[test]
+    fn what_cannot_be_compared() {
+        let mut small = TableModel::noise(1);
+        small.vocabulary = 1000;
+        let error = compare(small, TableModel::noise(1), &options()).unwrap_err();
+        assert!(error.to_string().contains("1000 tokens, but that of original has 1024"));
+        let mut short = TableModel::noise(1);
+        short.max_positions = 32;
+        let error = compare(TableModel::noise(1), short, &options()).unwrap_err();
+        assert!(matches!(&error, Error::Usage(message) if message.contains("over the 32")));
+        let long = EvalOptions { ctx: 500, ..options() };
+        let error = evaluate(
+            &mut TableModel::noise(1).subject("out"),
+            None,
+            Some(&Text { path: "t.txt".into(), text: "Too short.".into() }),
+            None,
+            &long,
+            &Silent,
+        )
+        .unwrap_err();
+        assert!(error.to_string().starts_with("t.txt: is "), "{error}");
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn a_logit_that_is_not_finite_is_placed() {
+        let mut broken = TableModel::noise(2);
+        broken.table.fill(f32::NAN);
+        let error = compare(TableModel::noise(1), broken, &options()).unwrap_err();
+        let expected = "original: window 0, position 32: a logit is not finite";
+        assert_eq!(error.to_string(), expected);
+    }
 }

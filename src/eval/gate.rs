@@ -119,17 +119,68 @@ impl Gates {
     }
 }
 
-/// [`Error::Gate`] with the bounds that do not hold, if any.
-///
-/// # Errors
-/// That one.
-pub fn enforce(verdicts: &[Verdict]) -> Result<()> {
-    let failures: Vec<String> = verdicts
-        .iter()
-        .filter(|verdict| !verdict.passed)
-        .map(|v| {
-            format!("{} {}: measured {:.6}, margin {:.6}", v.gate, v.bound, v.measured, v.margin)
-        })
-        .collect();
-    if failures.is_empty() { Ok(()) } else { Err(Error::Gate { failures }) }
+/// A line for each bound that does not hold, as [`Error::Gate`] takes them.
+#[must_use]
+pub fn broken_gates(verdicts: &[Verdict]) -> Vec<String> {
+    let line = |v: &Verdict| {
+        format!("{} {}: measured {:.6}, margin {:.6}", v.gate, v.bound, v.measured, v.margin)
+    };
+    verdicts.iter().filter(|verdict| !verdict.passed).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> Result<Gates> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.toml");
+        std::fs::write(&path, text).unwrap();
+        Gates::read(&path)
+    }
+
+    #[test]
+    fn files_and_flags() {
+        let file = set("max-kld = 0.1\nmin-top1 = 0.9\n").unwrap();
+        let flags = Gates { max_kld: Some(0.2), ..Gates::default() };
+        let both = flags.or(file);
+        assert_eq!((both.max_kld, both.min_top1, both.min_accuracy), (Some(0.2), Some(0.9), None));
+        for (text, word) in [("max-kdl = 1", "max-kdl"), ("max-kld = 'x'", "invalid type")] {
+            let error = set(text).unwrap_err();
+            assert!(matches!(&error, Error::Usage(message) if message.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn bounds_that_cannot_be_judged() {
+        let one = |name: &str, bound: f64| {
+            let bound = |of: &str| (of == name).then_some(bound);
+            Gates {
+                max_kld: bound("kld"),
+                max_ppl_ratio: bound("ratio"),
+                min_top1: bound("top1"),
+                min_accuracy: bound("accuracy"),
+            }
+        };
+        for (gates, compares, answers) in [
+            (one("kld", 0.1), false, true),
+            (one("ratio", 1.1), false, true),
+            (one("top1", 0.9), false, true),
+            (one("accuracy", 0.5), true, false),
+            (one("top1", 90.0), true, true),
+            (one("kld", -1.0), true, true),
+            (one("kld", f64::NAN), true, true),
+        ] {
+            assert!(matches!(gates.check(compares, answers), Err(Error::Usage(_))), "{gates:?}");
+        }
+        assert!(one("kld", 0.0).check(true, false).is_ok());
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_breaks_its_gate() {
+        let gates = Gates { max_kld: Some(1.0), ..Gates::default() };
+        let [verdict] = &gates.judge(None, None)[..] else { panic!("one gate") };
+        assert!(!verdict.passed && verdict.measured.is_nan());
+        assert_eq!(broken_gates(&[verdict.clone()]).len(), 1);
+    }
 }

@@ -35,6 +35,11 @@ impl Request {
         self.tokens.len() - 1
     }
 
+    /// Tokens of the prompt.
+    pub(super) fn prompt_len(&self) -> usize {
+        self.prompt_len
+    }
+
     fn input(&self) -> &[u32] {
         &self.tokens[..self.input_len()]
     }
@@ -52,7 +57,7 @@ pub(super) fn log_likelihoods(model: &mut Subject, requests: &[&Request]) -> Res
     inputs.sort_unstable();
     inputs.dedup();
     let longest = inputs.iter().map(|input| input.len()).max().unwrap_or(0);
-    let first = requests.iter().map(|request| request.prompt_len - 1).min().unwrap_or(0);
+    let first = requests.iter().map(|request| request.prompt_len() - 1).min().unwrap_or(0);
     let padded: Vec<Vec<u32>> = inputs
         .iter()
         .map(|input| {
@@ -68,7 +73,7 @@ pub(super) fn log_likelihoods(model: &mut Subject, requests: &[&Request]) -> Res
     let mut wanted = Vec::new();
     for (index, request) in requests.iter().enumerate() {
         let window = inputs.binary_search(&request.input()).expect("invariant: it is among them");
-        for position in request.prompt_len - 1..request.input_len() {
+        for position in request.prompt_len() - 1..request.input_len() {
             let row = window * (longest - first) + position - first;
             wanted.push((index, row, request.tokens[position + 1]));
         }

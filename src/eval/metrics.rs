@@ -110,3 +110,62 @@ fn mean_nll(predictions: &[Prediction]) -> Estimate {
 fn probability_change(model: &Prediction, against: &Prediction) -> f64 {
     (-model.nll).exp() - (-against.nll).exp()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::progress::Silent;
+    use super::super::stream::stream;
+    use super::super::table_model::TableModel;
+    use super::super::windows::Windows;
+    use super::*;
+
+    fn numbers(golden: &Value, key: &str) -> Vec<f64> {
+        golden[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    }
+
+    fn table(golden: &Value, key: &str) -> TableModel {
+        let table = numbers(golden, key).into_iter().map(|x| x as f32).collect();
+        let vocabulary = golden["vocabulary"].as_u64().unwrap() as usize;
+        TableModel { table, vocabulary, max_positions: 16 }
+    }
+
+    /// Every figure as numpy has it: `fixtures/golden/make_metrics.py`.
+    #[test]
+    fn figures_by_their_definitions() {
+        let golden = include_str!("../../fixtures/golden/eval-metrics.json");
+        let golden: Value = serde_json::from_str(golden).unwrap();
+        let tokens = numbers(&golden, "tokens").into_iter().map(|x| x as u32).collect();
+        let windows = Windows::of_tokens(tokens, 16, None);
+        let mut model = table(&golden, "model").subject("model");
+        let mut against = table(&golden, "against").subject("against");
+        let found = stream(&mut model, Some(&mut against), &windows, 3, &Silent).unwrap();
+        let scores = TextScores::of(&found);
+        let c = scores.comparison.unwrap();
+        let estimate = |e: Estimate| vec![e.mean, e.error];
+        let spread = |s: Spread| vec![s.mean, s.error, s.median, s.p90, s.p95, s.p99, s.max];
+        for (key, found) in [
+            ("perplexity", estimate(scores.perplexity)),
+            ("perplexity_against", estimate(c.perplexity_against)),
+            ("ln_perplexity_ratio", estimate(c.ln_perplexity_ratio)),
+            ("perplexity_ratio", estimate(c.perplexity_ratio)),
+            ("kld", spread(c.kld)),
+            ("kld_reverse", spread(c.kld_reverse)),
+            ("top1", estimate(c.top1)),
+            ("top5", estimate(c.top5)),
+            ("probability_change", estimate(c.probability_change)),
+            ("probability_change_rms", estimate(c.probability_change_rms)),
+        ] {
+            let expected = numbers(&golden, key);
+            assert_eq!(found.len(), expected.len(), "{key}");
+            for (found, expected) in found.iter().zip(&expected) {
+                let close = (found - expected).abs() < 2e-6 * expected.abs().max(0.01);
+                assert!(close, "{key}: {found}, not {expected}");
+            }
+        }
+        let alone = stream(&mut model, None, &windows, 1, &Silent).unwrap();
+        let alone = TextScores::of(&alone).perplexity.mean;
+        assert!((alone / scores.perplexity.mean - 1.0).abs() < 1e-7);
+    }
+}

@@ -17,13 +17,15 @@ mod softmax;
 mod statistics;
 mod stream;
 mod subject;
+#[cfg(test)]
+mod table_model;
 mod tasks;
 mod text;
 mod top;
 mod windows;
 
 pub use evaluate::{EvalOptions, EvalReport, evaluate};
-pub use gate::{Gates, Verdict, enforce};
+pub use gate::{Gates, Verdict, broken_gates};
 pub use generate::{Generated, Stop, generate};
 pub use metrics::{Comparison, Spread, TextScores};
 pub use progress::{EvalProgress, Silent};

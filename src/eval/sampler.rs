@@ -2,11 +2,12 @@
 
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
 /// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token always. Default: 0.
     pub temperature: f64,

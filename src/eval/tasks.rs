@@ -217,3 +217,77 @@ fn scores(
         agreement: compared.then(|| Share::of(alike(), count)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::progress::Silent;
+    use super::super::table_model::TableModel;
+    use super::*;
+
+    /// ln p of each continuation by the definition, one token at a time.
+    fn likelihood(model: &TableModel, tokens: &[u32], prompt_len: usize) -> f64 {
+        (prompt_len..tokens.len())
+            .map(|at| {
+                let row = &model.table[tokens[at - 1] as usize * 1024..][..1024];
+                let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+                f64::from(row[tokens[at] as usize]) - sum.ln()
+            })
+            .sum()
+    }
+
+    fn set() -> TaskSet {
+        let path = std::path::Path::new("fixtures/tasks.jsonl");
+        TaskSet::read(path, 2, None).unwrap()
+    }
+
+    #[test]
+    fn answers_by_the_definition() {
+        let table = TableModel::noise(5);
+        let mut model = table.clone().subject("model");
+        let mut against = TableModel::noise(6).subject("original");
+        let tasks = set();
+        let mut right = [0; 3];
+        for question in &tasks.questions {
+            let found: Vec<f64> = requests(&tasks, question, &model.tokenizer)
+                .unwrap()
+                .iter()
+                .map(|r| likelihood(&table, r.tokens(), r.prompt_len()))
+                .collect();
+            let [answers] = &answers(std::slice::from_ref(question), &found)[..] else { panic!() };
+            right[0] += usize::from(answers.letter == question.answer);
+            right[1] += usize::from(answers.text == question.answer);
+            right[2] += usize::from(answers.text_normalised == question.answer);
+        }
+        let count = tasks.questions.len();
+        for pass_tokens in [1, 3000] {
+            let found = ask(&mut model, Some(&mut against), &tasks, pass_tokens, &Silent).unwrap();
+            let methods = [found.letter, found.text, found.text_normalised];
+            for (method, right) in methods.iter().zip(right) {
+                assert_eq!(method.accuracy, Share::of(right, count));
+                assert!(method.agreement.unwrap().value < 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn choices_are_read_in_order() {
+        let question = Question {
+            line: 1,
+            question: "q".into(),
+            choices: vec!["ab".into(), "c".into()],
+            answer: 0,
+        };
+        // The plain sums favour the second choice, a byte of them the first.
+        let found = answers(&[question], &[-2.0, -2.0, -3.0, -2.0]);
+        assert_eq!(found, [Answers { letter: 0, text: 1, text_normalised: 0 }]);
+    }
+
+    #[test]
+    fn a_question_over_the_context_is_named() {
+        let mut table = TableModel::noise(1);
+        table.max_positions = 60;
+        let error = ask(&mut table.subject("m"), None, &set(), 512, &Silent).unwrap_err();
+        assert!(error.to_string().contains("line 3: "), "{error}");
+        assert!(error.to_string().contains("with its 2 examples"), "{error}");
+    }
+}

@@ -65,20 +65,17 @@ impl Windows {
     /// window.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a context under [`MIN_CTX`] or no windows, [`Error::Input`] if the
-    /// text is shorter than one window.
+    /// [`Error::Input`] if the text is shorter than one window.
+    ///
+    /// # Panics
+    /// If `ctx` is under [`MIN_CTX`].
     pub fn cut(
         text: &Text,
         tokenizer: &TextTokenizer,
         ctx: usize,
         limit: Option<usize>,
     ) -> Result<(Self, TextReport)> {
-        if ctx < MIN_CTX {
-            return Err(Error::Usage(format!("a context of {ctx} tokens scores nothing")));
-        }
-        if limit == Some(0) {
-            return Err(Error::Usage("0 windows: nothing to evaluate".to_owned()));
-        }
+        assert!(ctx >= MIN_CTX, "invariant: a window scores something");
         let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
         tokens.extend(tokenizer.encode(&text.text, Markup::Literal)?);
         let total = tokens.len();
