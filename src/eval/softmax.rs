@@ -82,8 +82,10 @@ fn sum_exp(block: &[f32], peak: f32) -> f64 {
             sums[i] += exp_nonpositive(chunk[i] - peak);
         }
     }
-    let rest: f32 = rest.iter().map(|x| exp_nonpositive(x - peak)).sum();
-    total(&sums) + f64::from(rest)
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += exp_nonpositive(x - peak);
+    }
+    total(&sums)
 }
 
 /// Σ exp(a), Σ exp(b), Σ exp(a)·(a - b) and Σ exp(b)·(b - a).
