@@ -181,6 +181,6 @@ mod tests {
         let gates = Gates { max_kld: Some(1.0), ..Gates::default() };
         let [verdict] = &gates.judge(None, None)[..] else { panic!("one gate") };
         assert!(!verdict.passed && verdict.measured.is_nan());
-        assert_eq!(broken_gates(&[verdict.clone()]).len(), 1);
+        assert_eq!(broken_gates(std::slice::from_ref(verdict)).len(), 1);
     }
 }

@@ -95,9 +95,9 @@ impl Block {
         let &Architecture { heads, kv_heads, head_dim, norm_eps, attention_scale, .. } =
             architecture;
         let path = tokens.path;
-        let mut q = linear(x, &self.query)?;
-        let mut k = linear(x, &self.key)?;
-        let v = linear(x, &self.value)?;
+        let mut q = linear(path, x, &self.query)?;
+        let mut k = linear(path, x, &self.key)?;
+        let v = linear(path, x, &self.value)?;
         if let Some([q_gain, k_gain]) = &self.query_key_norms {
             q = norm(path, &q, q_gain, norm_eps)?;
             k = norm(path, &k, k_gain, norm_eps)?;
@@ -117,14 +117,14 @@ impl Block {
             scale: attention_scale,
             window: layer.window,
         };
-        linear(&attention(&q, &k, &v, shape)?, &self.output)
+        linear(path, &attention(path, &q, &k, &v, shape)?, &self.output)
     }
 }
 
 impl Gated {
     fn forward(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
-        let (left, right) = (linear(x, &self.gate)?, linear(x, &self.up)?);
-        linear(&gate(path, &left, &right, architecture.activation)?, &self.down)
+        let (left, right) = (linear(path, x, &self.gate)?, linear(path, x, &self.up)?);
+        linear(path, &gate(path, &left, &right, architecture.activation)?, &self.down)
     }
 }
 
@@ -135,7 +135,7 @@ impl FeedForward {
             Self::Experts { router, experts } => (router, experts),
         };
         let settings = architecture.experts.expect("invariant: layers with experts have them");
-        let logits = linear(x, router)?.to_vec2::<f32>()?;
+        let logits = linear(path, x, router)?.to_vec2::<f32>()?;
         let routes = routes(&logits, settings);
         let mut sum = x.zeros_like()?;
         for (expert, route) in experts.iter().zip(routes) {

@@ -111,7 +111,7 @@ impl Finder<'_> {
         }
     }
 
-    fn linear(&mut self, name: String, shape: (usize, usize), bias: bool) -> Found<LinearPlan> {
+    fn linear(&mut self, name: &str, shape: (usize, usize), bias: bool) -> Found<LinearPlan> {
         let weight = self.find(format!("{name}.weight"), &[shape.0, shape.1])?;
         let bias = if bias { Some(self.find(format!("{name}.bias"), &[shape.0])?) } else { None };
         Ok(LinearPlan { weight, bias, shape })
@@ -121,9 +121,9 @@ impl Finder<'_> {
         let hidden = self.architecture.hidden_size;
         let [gate, up, down] = names;
         Ok(GatedPlan {
-            gate: self.linear(gate, (width, hidden), bias)?,
-            up: self.linear(up, (width, hidden), bias)?,
-            down: self.linear(down, (hidden, width), bias)?,
+            gate: self.linear(&gate, (width, hidden), bias)?,
+            up: self.linear(&up, (width, hidden), bias)?,
+            down: self.linear(&down, (hidden, width), bias)?,
         })
     }
 
@@ -152,10 +152,10 @@ impl Finder<'_> {
         let after_feed_forward_norm = optional(after)?;
         Ok(BlockPlan {
             input_norm: self.find(norm("input_"), &[hidden])?,
-            query: self.linear(attention("q_proj"), (q_width, hidden), a.qkv_bias)?,
-            key: self.linear(attention("k_proj"), (kv_width, hidden), a.qkv_bias)?,
-            value: self.linear(attention("v_proj"), (kv_width, hidden), a.qkv_bias)?,
-            output: self.linear(attention("o_proj"), (hidden, q_width), a.output_bias)?,
+            query: self.linear(&attention("q_proj"), (q_width, hidden), a.qkv_bias)?,
+            key: self.linear(&attention("k_proj"), (kv_width, hidden), a.qkv_bias)?,
+            value: self.linear(&attention("v_proj"), (kv_width, hidden), a.qkv_bias)?,
+            output: self.linear(&attention("o_proj"), (hidden, q_width), a.output_bias)?,
             query_key_norms,
             after_attention_norm,
             feed_forward_norm: self.find(norm(before), &[hidden])?,
@@ -181,7 +181,7 @@ impl Finder<'_> {
             ("mlp", ["gate_proj", "up_proj", "down_proj"])
         };
         let router = (experts.count, a.hidden_size);
-        let router = self.linear(format!("{name}.{module}.gate"), router, false)?;
+        let router = self.linear(&format!("{name}.{module}.gate"), router, false)?;
         let mut expert = |index: usize| {
             let names = parts.map(|part| format!("{name}.{module}.experts.{index}.{part}"));
             self.gated(names, experts.intermediate_size, false)

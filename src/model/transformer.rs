@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::block::{Block, Tokens};
 use super::cache::{KvCache, LayerCache, rounded};
-use super::ops::{Linear, Path, linear, norm};
+use super::ops::{Linear, Path, linear, multiply_transposed, norm};
 use super::plan::Plan;
 use super::weights::Weights;
 use super::{Architecture, CausalModel, Continuation};
@@ -236,10 +236,22 @@ impl CausalModel for Model {
     }
 
     fn logits(&self, hidden: &[f32], logits: &mut [f32]) -> Result<()> {
-        let rows = (hidden.len() / self.architecture.hidden_size, self.architecture.hidden_size);
-        let x = self.weights.tensor(hidden.to_vec(), rows, &self.options.device)?;
-        let y = linear(&x, self.head()?).and_then(|y| y.flatten_all()?.to_vec1());
-        logits.copy_from_slice(&y.map_err(|e| self.weights.fault(e))?);
+        let Architecture { hidden_size, .. } = self.architecture;
+        let head = self.head()?;
+        let device = |e: candle_core::Error| self.weights.fault(e);
+        let (storage, _) = head.weight.storage_and_layout();
+        match (&*storage, self.path) {
+            (Storage::Cpu(weight), Path::Fast) => {
+                let weight = weight.as_slice::<f32>().map_err(device)?;
+                multiply_transposed(hidden, weight, hidden_size, logits);
+            }
+            _ => {
+                let rows = (hidden.len() / hidden_size, hidden_size);
+                let x = self.weights.tensor(hidden.to_vec(), rows, &self.options.device)?;
+                let y = linear(self.path, &x, head).and_then(|y| y.flatten_all()?.to_vec1());
+                logits.copy_from_slice(&y.map_err(device)?);
+            }
+        }
         if logits.par_chunks(1 << 16).all(|logits| logits.iter().all(|logit| logit.is_finite())) {
             return Ok(());
         }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::{Device, Shape, Tensor};
 use compress_model_lora::Adapter;
@@ -29,7 +28,7 @@ pub(super) struct Weights {
 #[derive(Debug)]
 enum Source {
     Original(Checkpoint),
-    Compressed { folder: CompressedFolder, entries: HashMap<String, usize>, adapters: bool },
+    Compressed { folder: Box<CompressedFolder>, entries: HashMap<String, usize>, adapters: bool },
 }
 
 impl Weights {
@@ -45,7 +44,7 @@ impl Weights {
                 checkpoint.tensors().iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
             return Ok(Self { source: Source::Original(checkpoint), shapes });
         }
-        let folder = CompressedFolder::open(folder)?;
+        let folder = Box::new(CompressedFolder::open(folder)?);
         let tensors = &folder.manifest.tensors;
         let entries = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let shapes = tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
@@ -75,7 +74,7 @@ impl Weights {
     }
 
     /// [`Error::Model`] about this folder.
-    pub(super) fn fault(&self, message: impl ToString) -> Error {
+    pub(super) fn fault(&self, message: impl std::fmt::Display) -> Error {
         Error::Model { folder: self.folder().to_path_buf(), message: message.to_string() }
     }
 
@@ -117,8 +116,7 @@ impl Weights {
                     }
                     _ => {
                         let adapter = if *adapters { folder.adapter(index)? } else { None };
-                        let adapter = adapter.map(Arc::new);
-                        decode(folder, index, adapter, (rows, cols), wanted, &mut out)
+                        decode(folder, index, adapter.as_ref(), (rows, cols), wanted, &mut out)
                     }
                 }
             }
@@ -156,7 +154,7 @@ fn read_original(
 fn decode(
     folder: &CompressedFolder,
     index: usize,
-    adapter: Option<Arc<Adapter>>,
+    adapter: Option<&Adapter>,
     (_, cols): (usize, usize),
     wanted: &[usize],
     out: &mut [f32],
@@ -177,7 +175,7 @@ fn decode(
     }
     work.into_par_iter().try_for_each(|(panel, wanted, out)| {
         let first = panel.matrix * shape.1 + panel.rows.start;
-        let decoded = folder.decode_panel(index, &panel, adapter.as_deref())?;
+        let decoded = folder.decode_panel(index, &panel, adapter)?;
         for (row, out) in wanted.iter().zip(out.chunks_exact_mut(cols)) {
             out.copy_from_slice(&decoded.weights[(row - first) * cols..][..cols]);
         }

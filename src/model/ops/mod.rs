@@ -1,9 +1,9 @@
 //! The operations of a transformer block on tensors, along one of two paths.
 //!
-//! Matrix products and attention are candle's. Norms, rotations and gates are candle's operations
-//! along [`Path::Plain`], on any device and with gradients; along [`Path::Fast`], on the CPU and
-//! without gradients, each is one pass over the data, in parallel over tokens. Work is cut by
-//! fixed sizes, so results do not depend on the number of threads. Tests compare the two.
+//! [`Path::Plain`] is candle's own operations, on any device and with gradients. [`Path::Fast`]
+//! runs on the CPU alone, without gradients: matrix products by faer, everything else in one pass
+//! over the data, in parallel over tokens. Work is cut by fixed sizes, so results do not depend
+//! on the number of threads. Tests compare the two.
 //!
 //! Tensors are f32 and contiguous; a tensor of tokens is [n, width], windows one after another.
 
@@ -18,7 +18,7 @@ use candle_core::{CpuStorage, Layout, Result, bail};
 
 pub(super) use attention::{Attention, attention};
 pub(super) use gate::gate;
-pub(super) use linear::{Linear, linear};
+pub(super) use linear::{Linear, linear, multiply_transposed};
 pub(super) use norm::norm;
 pub(super) use rotate::{Rotation, rotate};
 
