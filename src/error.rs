@@ -153,6 +153,7 @@ impl Error {
         Self::Checkpoint { folder: folder.as_ref().to_path_buf(), message: message.into() }
     }
 
+    #[cfg(feature = "model")]
     pub(crate) fn input(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::Input { path: path.as_ref().to_path_buf(), message: message.into() }
     }

@@ -65,6 +65,7 @@ pub(super) fn fingerprint(checkpoint: &Checkpoint, hashes: &[blake3::Hash]) -> b
 ///
 /// # Errors
 /// [`Error::Io`] if reading fails.
+#[cfg(feature = "model")]
 pub(crate) fn source_fingerprint(checkpoint: &Checkpoint) -> Result<blake3::Hash> {
     let hash = |tensor| hash_tensor(checkpoint, tensor, |_, _| Ok(()));
     let hashes: Vec<Result<_>> = checkpoint.tensors().par_iter().map(hash).collect();
