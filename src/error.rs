@@ -57,6 +57,14 @@ pub enum Error {
     #[cfg(feature = "gpu")]
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// A text, task or gate file that cannot be used.
+    #[error("{}: {message}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line where there is one.
+        message: String,
+    },
     /// A model that cannot be run, or whose numbers broke down.
     #[error("{}: {message}", folder.display())]
     Model {
@@ -121,6 +129,7 @@ impl Error {
             Self::Header { .. }
             | Self::Checkpoint { .. }
             | Self::Tensor { .. }
+            | Self::Input { .. }
             | Self::Model { .. } => 3,
             Self::Adapter(compress_model_lora::Error::Io { .. }) => 4,
             Self::Adapter(_) => 3,
@@ -142,6 +151,11 @@ impl Error {
 
     pub(crate) fn checkpoint(folder: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::Checkpoint { folder: folder.as_ref().to_path_buf(), message: message.into() }
+    }
+
+    #[cfg(feature = "model")]
+    pub(crate) fn input(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::Input { path: path.as_ref().to_path_buf(), message: message.into() }
     }
 
     pub(crate) fn tensor(

@@ -15,6 +15,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod codec;
 pub mod error;
+#[cfg(feature = "model")]
+pub mod eval;
 pub mod export;
 #[cfg(feature = "model")]
 pub mod model;

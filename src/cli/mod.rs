@@ -2,15 +2,23 @@
 
 mod compress;
 mod decompress;
+#[cfg(feature = "model")]
+mod eval;
 mod export;
+#[cfg(feature = "model")]
+mod generate;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod inspect;
 mod memory;
+#[cfg(feature = "model")]
+mod network;
 mod plan;
 mod progress;
 mod recipe_args;
 mod table;
+#[cfg(feature = "model")]
+mod token_bar;
 mod verify;
 mod view;
 
@@ -32,7 +40,7 @@ const UNEXPECTED: u8 = 1;
 /// Compress Hugging Face checkpoints: 2-bit weights for devices, ASTC textures for servers.
 ///
 /// Exit codes: 0 ok, 1 unexpected, 2 usage or recipe, 3 invalid or unsupported input, 4 I/O,
-/// 5 out of memory, 6 verification failed.
+/// 5 out of memory, 6 verification or accuracy gate failed.
 #[derive(Debug, Parser)]
 #[command(name = "compress-model", version, max_term_width = 100)]
 struct Cli {
@@ -74,6 +82,12 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     /// Check an output folder: files, hashes, manifest, SQNR
     Verify(verify::VerifyArgs),
+    /// Measure a model: perplexity, divergence from the original, answers to questions
+    #[cfg(feature = "model")]
+    Eval(eval::EvalArgs),
+    /// Continue a prompt
+    #[cfg(feature = "model")]
+    Generate(generate::GenerateArgs),
     /// List the GPUs of this machine and what their texture units do with ASTC
     #[cfg(feature = "gpu")]
     GpuInfo(gpu::GpuInfoArgs),
@@ -143,6 +157,10 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Compress(args) => compress::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
+        #[cfg(feature = "model")]
+        Command::Eval(args) => eval::run(args, &cli.common),
+        #[cfg(feature = "model")]
+        Command::Generate(args) => generate::run(args, &cli.common),
         #[cfg(feature = "gpu")]
         Command::GpuInfo(args) => gpu::run(args, &cli.common),
         Command::Export(args) => export::run(args, &cli.common),

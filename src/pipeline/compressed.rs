@@ -239,7 +239,7 @@ impl CompressedFolder {
     ///
     /// # Errors
     /// [`Error::Io`] if reading fails, [`Error::Tensor`] if decoding does.
-    pub(super) fn decode_panel(
+    pub(crate) fn decode_panel(
         &self,
         index: usize,
         panel: &Panel,
@@ -306,9 +306,9 @@ impl Piece {
 
 /// One panel as stored and as decoded.
 #[derive(Debug)]
-pub(super) struct DecodedPanel {
+pub(crate) struct DecodedPanel {
     /// Bytes of each part.
-    pub(super) parts: Vec<Vec<u8>>,
+    pub(crate) parts: Vec<Vec<u8>>,
     /// Weights.
-    pub(super) weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
 }

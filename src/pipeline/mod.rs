@@ -25,9 +25,13 @@ pub use decompress::{
     ADAPTER_FOLDER, AdapterMode, DecompressOptions, DecompressReport, OutputDtype, decompress,
 };
 pub use error_sums::ErrorSums;
+#[cfg(feature = "model")]
+pub(crate) use panels::{Panel, panels};
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};
 pub(crate) use scan::hash_tensor;
+#[cfg(feature = "model")]
+pub(crate) use scan::source_fingerprint;
 pub use verify::{TensorCheck, VerifyReport, verify};
 #[cfg(feature = "gpu")]
 pub use verify_gpu::{GpuReport, TexelDifference, verify_gpu};

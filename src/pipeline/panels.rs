@@ -17,11 +17,11 @@ pub(super) const COPY_BYTES: u64 = 1 << 20;
 
 /// A run of rows of one matrix of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Panel {
+pub(crate) struct Panel {
     /// Which matrix of the stack.
-    pub(super) matrix: usize,
+    pub(crate) matrix: usize,
     /// Its rows.
-    pub(super) rows: Range<usize>,
+    pub(crate) rows: Range<usize>,
 }
 
 /// Rows of a panel of a matrix with `cols` columns: a multiple of `row_multiple`, at least one.
@@ -30,7 +30,7 @@ pub(super) fn panel_rows(cols: usize, row_multiple: usize) -> usize {
 }
 
 /// The panels of `matrices` matrices of `rows` x `cols`, in storage order.
-pub(super) fn panels(
+pub(crate) fn panels(
     (matrices, rows, cols): (usize, usize, usize),
     row_multiple: usize,
 ) -> impl Iterator<Item = Panel> {

@@ -61,6 +61,17 @@ pub(super) fn fingerprint(checkpoint: &Checkpoint, hashes: &[blake3::Hash]) -> b
     hasher.finalize()
 }
 
+/// The fingerprint that a manifest of this checkpoint would carry.
+///
+/// # Errors
+/// [`Error::Io`] if reading fails.
+#[cfg(feature = "model")]
+pub(crate) fn source_fingerprint(checkpoint: &Checkpoint) -> Result<blake3::Hash> {
+    let hash = |tensor| hash_tensor(checkpoint, tensor, |_, _| Ok(()));
+    let hashes: Vec<Result<_>> = checkpoint.tensors().par_iter().map(hash).collect();
+    Ok(fingerprint(checkpoint, &hashes.into_iter().collect::<Result<Vec<_>>>()?))
+}
+
 fn scan_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<blake3::Hash> {
     hash_tensor(checkpoint, tensor, |position, chunk| {
         let Some((index, value)) = first_non_finite(tensor.dtype, chunk) else { return Ok(()) };

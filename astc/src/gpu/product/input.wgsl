@@ -37,8 +37,8 @@ var<workgroup> partial: array<f32, GROUP_SIZE * ROWS * TILE>;
 fn total(i: u32) -> f32 {
     var sums = vec4<f32>();
     for (var k = 0u; k < GROUP_SIZE; k += 4u) {
-        let from = i * GROUP_SIZE + k;
-        sums += vec4<f32>(partial[from], partial[from + 1u], partial[from + 2u], partial[from + 3u]);
+        let first = i * GROUP_SIZE + k;
+        sums += vec4<f32>(partial[first], partial[first + 1u], partial[first + 2u], partial[first + 3u]);
     }
     return (sums.x + sums.y) + (sums.z + sums.w);
 }

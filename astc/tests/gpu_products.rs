@@ -1,0 +1,253 @@
+//! Products on every adapter of this machine against f64 sums on the CPU.
+//!
+//! Without an adapter the tests say so and pass; `tests/gpu.rs` fails where there must be one.
+#![cfg(feature = "gpu")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+use std::sync::LazyLock;
+
+use compress_model_astc::encode::Preset;
+use compress_model_astc::gpu::{
+    DecodePath, Gpu, GpuAdapter, GpuDecoder, GpuError, GpuProducts, Grid2, Input, LowRank,
+};
+use compress_model_astc::{BlockGrid, Coder, DecodeMode, Encoder, Footprint, Params, RowScale};
+use half::f16;
+use rand::{RngExt, SeedableRng};
+use rand_distr::StandardNormal;
+use rand_pcg::Pcg64Mcg;
+
+/// Largest relative error of a product; f16 vectors are taken as they were rounded.
+const BOUND: f64 = 1e-5;
+const BATCHES: &[usize] = &[1, 2, 5, 32];
+
+fn gpus() -> &'static [Gpu] {
+    static GPUS: LazyLock<Vec<Gpu>> =
+        LazyLock::new(|| GpuAdapter::all().iter().map(|adapter| adapter.open().unwrap()).collect());
+    if GPUS.is_empty() {
+        eprintln!("skipped: no GPU adapter");
+    }
+    &GPUS
+}
+
+/// What an adapter samples, and the compute shader in both precisions.
+fn decoders(gpu: &Gpu) -> Vec<GpuDecoder<'_>> {
+    let sampled = gpu.self_test().unwrap().sampled_mode(DecodeMode::Unorm8);
+    let computed = [DecodeMode::Unorm8, DecodeMode::Fp16].map(DecodePath::Computed);
+    let paths = sampled.map(DecodePath::Sampled).into_iter().chain(computed);
+    paths.map(|path| GpuDecoder::new(gpu, path).unwrap()).collect()
+}
+
+fn normal(rng: &mut Pcg64Mcg, count: usize) -> Vec<f32> {
+    (0..count).map(|_| rng.sample(StandardNormal)).collect()
+}
+
+/// An adapter about as large as the weights.
+struct Factors {
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl Factors {
+    fn new(rng: &mut Pcg64Mcg, (rows, cols): (usize, usize), rank: usize) -> Self {
+        let b = normal(rng, rows * rank).iter().map(|b| b * 0.02).collect();
+        Self { rank, a: normal(rng, rank * cols), b }
+    }
+
+    fn low_rank(&self) -> Option<LowRank<'_>> {
+        Some(LowRank { rank: self.rank, a: &self.a, b: &self.b })
+    }
+}
+
+/// (W + B·A)·x for every vector of x.
+fn product(w: &[f32], cols: usize, factors: &Factors, x: &[f32]) -> Vec<f64> {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let rank = factors.rank;
+    let mut y = Vec::new();
+    for x in x.chunks_exact(cols) {
+        let reduced: Vec<f64> = factors.a.chunks_exact(cols).map(|a| dot(a, x)).collect();
+        for (row, w) in w.chunks_exact(cols).enumerate() {
+            let b = &factors.b[row * rank..][..rank];
+            y.push(dot(w, x) + b.iter().zip(&reduced).map(|(b, t)| f64::from(*b) * t).sum::<f64>());
+        }
+    }
+    y
+}
+
+/// Largest error over largest value, and norm of the error over norm of the value.
+fn relative_errors(found: &[f32], expected: &[f64]) -> [f64; 2] {
+    let errors = found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).abs());
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let values = || expected.iter().map(|e| e.abs());
+    [
+        largest(&mut errors.clone()) / largest(&mut values()),
+        norm(&mut errors.clone()) / norm(&mut values()),
+    ]
+}
+
+/// Multiplies f32 and f16 vectors of several batch sizes and checks the errors; `w` are the
+/// weights that the GPU should find in `linear`.
+fn check(
+    products: &GpuProducts<'_, '_>,
+    linear: &compress_model_astc::gpu::GpuLinear,
+    w: &[f32],
+    factors: &Factors,
+    batches: &[usize],
+    rng: &mut Pcg64Mcg,
+) -> [f64; 2] {
+    let (rows, cols) = linear.shape();
+    let mut worst = [0.0, 0.0_f64];
+    for &batch in batches {
+        let halves: Vec<f16> = normal(rng, batch * cols).into_iter().map(f16::from_f32).collect();
+        let rounded: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+        let full = normal(rng, batch * cols);
+        let inputs = [(Input::F32(&full), &full), (Input::F16(&halves), &rounded)];
+        for (place, (input, values)) in inputs.into_iter().enumerate() {
+            let mut y = vec![f32::NAN; batch * rows];
+            products.multiply(linear, input, batch, &mut y).unwrap();
+            let errors = relative_errors(&y, &product(w, cols, factors, values));
+            assert!(errors.iter().all(|e| *e < BOUND), "{batch} vectors, {input:.0?}: {errors:?}");
+            worst[place] = errors[0].max(errors[1]).max(worst[place]);
+        }
+    }
+    worst
+}
+
+/// A coded Gaussian matrix with outliers and rows of zeros, and what it decodes to.
+fn coded(
+    (rows, cols): (usize, usize),
+    params: Params,
+    rng: &mut Pcg64Mcg,
+) -> (Vec<u8>, Vec<f16>, Vec<f32>) {
+    let grid = BlockGrid::new(rows, cols, params.footprint);
+    let mut w = normal(rng, rows * cols);
+    w[rows * cols / 2] = 40.0;
+    for (row, w) in w.chunks_exact_mut(cols).enumerate() {
+        let size = if row % 11 == 5 { 0.0 } else { 0.01 * (1 + row % 7) as f32 };
+        w.iter_mut().for_each(|w| *w *= size);
+    }
+    let (mut blocks, mut scales) = (vec![0; grid.byte_len()], vec![f16::ZERO; rows]);
+    let mut coder = Coder::new(params).unwrap();
+    coder.encode_rows(&w, rows, cols, &mut blocks, &mut scales).unwrap();
+    coder.decode_rows(&blocks, &scales, rows, cols, &mut w).unwrap();
+    (blocks, scales, w)
+}
+
+#[test]
+fn products_with_textures_agree_with_f64_sums() {
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let six = Footprint::new(6, 6).unwrap();
+    for gpu in gpus() {
+        for decoder in decoders(gpu) {
+            let products = GpuProducts::new(&decoder).unwrap();
+            let mut worst = [0.0, 0.0_f64];
+            let most = gpu.info().max_texture_dimension as usize;
+            let small = Footprint::new(4, 4).unwrap();
+            let large = Footprint::new(12, 10).unwrap();
+            let all = [
+                ((97, 575), six, 16, BATCHES),
+                ((1, 1), six, 1, &[3]),
+                ((64, 100), small, 1, &[2]),
+                ((33, 130), large, 16, &[1, 2]),
+                ((13, 2048), six, 0, &[1]),
+                // Cut into tiles both ways.
+                ((5, most + 700), six, 3, &[1, 4]),
+                ((most + 5, 3), six, 1, &[2]),
+            ];
+            // Software renderers compute slowly, and only textures are cut into tiles.
+            let cases = match decoder.path() {
+                DecodePath::Sampled(_) => &all[..],
+                DecodePath::Computed(_) => &all[1..4],
+            };
+            for &(size, footprint, rank, batches) in cases {
+                let decode = decoder.path().mode();
+                let params = Params {
+                    footprint,
+                    decode,
+                    encoder: Encoder::Native(Preset::Fast, RowScale::FullRange),
+                };
+                let (blocks, scales, w) = coded(size, params, &mut rng);
+                let grid = BlockGrid::new(size.0, size.1, footprint);
+                let matrix = decoder.upload(grid, &blocks, &scales).unwrap();
+                let factors = Factors::new(&mut rng, size, rank);
+                let linear = products.texture(matrix, factors.low_rank()).unwrap();
+                let found = check(&products, &linear, &w, &factors, batches, &mut rng);
+                worst = [worst[0].max(found[0]), worst[1].max(found[1])];
+            }
+            let label = gpu.info().label();
+            println!("{label}, {}: f32 {:.1e}, f16 {:.1e}", decoder.path(), worst[0], worst[1]);
+        }
+    }
+}
+
+#[test]
+fn products_with_2_bit_codes_agree_with_f64_sums() {
+    let mut rng = Pcg64Mcg::seed_from_u64(2);
+    for gpu in gpus() {
+        let decoder = GpuDecoder::new(gpu, DecodePath::Computed(DecodeMode::Unorm8)).unwrap();
+        let products = GpuProducts::new(&decoder).unwrap();
+        let mut worst = [0.0, 0.0_f64];
+        for ((rows, cols), group, rank) in [
+            // Rows in one group.
+            ((97_usize, 575_usize), 575, 16),
+            ((97, 575), 64, 0),
+            ((30, 2049), 32, 1),
+            ((7, 45), 10, 2),
+            ((1, 1), 1, 1),
+            ((70, 3000), 128, 16),
+        ] {
+            let codes: Vec<u8> = (0..rows * cols).map(|_| rng.random_range(0..4)).collect();
+            let scales: Vec<f16> = (0..rows * cols.div_ceil(group))
+                .map(|_| f16::from_f32(rng.random_range(0.0..0.1)))
+                .collect();
+            let mut w = Vec::new();
+            let mut packed = Vec::new();
+            for (row, codes) in codes.chunks_exact(cols).enumerate() {
+                let scales = &scales[row * cols.div_ceil(group)..];
+                let code = |(col, code): (usize, &u8)| {
+                    scales[col / group].to_f32() * (f32::from(*code) - 1.5)
+                };
+                w.extend(codes.iter().enumerate().map(code));
+                let byte = |four: &[u8]| four.iter().rev().fold(0, |byte, code| byte << 2 | code);
+                packed.extend(codes.chunks(4).map(byte));
+            }
+            let weights = Grid2 { rows, cols, group, codes: &packed, scales: &scales };
+            let factors = Factors::new(&mut rng, (rows, cols), rank);
+            let linear = products.grid2(&weights, factors.low_rank()).unwrap();
+            let found = check(&products, &linear, &w, &factors, BATCHES, &mut rng);
+            worst = [worst[0].max(found[0]), worst[1].max(found[1])];
+        }
+        println!("{}, 2-bit codes: f32 {:.1e}, f16 {:.1e}", gpu.info().label(), worst[0], worst[1]);
+    }
+}
+
+#[test]
+fn empty_products_and_wrong_lengths_are_told_apart() {
+    let six = Footprint::new(6, 6).unwrap();
+    for gpu in gpus() {
+        let decoder = GpuDecoder::new(gpu, DecodePath::Computed(DecodeMode::Unorm8)).unwrap();
+        let products = GpuProducts::new(&decoder).unwrap();
+        for (rows, cols) in [(0, 5), (5, 0)] {
+            let grid = BlockGrid::new(rows, cols, six);
+            let matrix = decoder.upload(grid, &[], &vec![f16::ONE; rows]).unwrap();
+            let linear = products.texture(matrix, None).unwrap();
+            let mut y = vec![f32::NAN; 2 * rows];
+            products.multiply(&linear, Input::F32(&vec![1.0; 2 * cols]), 2, &mut y).unwrap();
+            assert_eq!(y, vec![0.0; 2 * rows]);
+        }
+        let matrix = decoder.upload(BlockGrid::new(6, 6, six), &[0; 16], &[f16::ONE; 6]).unwrap();
+        let short = LowRank { rank: 2, a: &[0.0; 12], b: &[0.0; 11] };
+        let found = products.texture(matrix, Some(short));
+        assert!(matches!(found, Err(GpuError::Operand { what: "B", found: 11, expected: 12 })));
+        let weights = Grid2 { rows: 2, cols: 5, group: 4, codes: &[0; 4], scales: &[f16::ONE; 3] };
+        let found = products.grid2(&weights, None);
+        assert!(matches!(found, Err(GpuError::Operand { what: "scales", .. })));
+        let weights = Grid2 { scales: &[f16::ONE; 4], ..weights };
+        let linear = products.grid2(&weights, None).unwrap();
+        let found = products.multiply(&linear, Input::F32(&[0.0; 9]), 2, &mut [0.0; 4]);
+        assert!(matches!(found, Err(GpuError::Operand { what: "input", .. })));
+    }
+}

@@ -1,0 +1,159 @@
+//! From text to token ids and back: the tokenizer of a model folder.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::checkpoint::config::ModelConfig;
+use crate::error::{Error, IoContext, Result};
+
+/// Name of the tokenizer in a model folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Whether names of special tokens in a text stand for those tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Markup {
+    /// They are text like any other: for evaluation texts, as llama.cpp's perplexity tool has it.
+    Literal,
+    /// They become the special token: for prompts.
+    Parsed,
+}
+
+/// The tokenizer of a model folder with what the folder says about its special tokens.
+pub struct TextTokenizer {
+    path: PathBuf,
+    tokenizer: Tokenizer,
+    literal: Tokenizer,
+    bos: Option<u32>,
+    eos: Vec<u32>,
+}
+
+impl fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("path", &self.path)
+            .field("bos", &self.bos)
+            .field("eos", &self.eos)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextTokenizer {
+    /// Reads `tokenizer.json` of `folder`, and from `tokenizer_config.json`,
+    /// `generation_config.json` and `config.json` which tokens begin a text and end an answer.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the tokenizer is missing or not understood.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(TOKENIZER_FILE);
+        if !path.is_file() {
+            return Err(Error::checkpoint(
+                folder,
+                format!("has no {TOKENIZER_FILE}; copy the one of the original model into it"),
+            ));
+        }
+        let bytes = std::fs::read(&path).at("read", &path)?;
+        let refused = |e: tokenizers::Error| {
+            Error::checkpoint(&path, format!("is no tokenizer that can be read: {e}"))
+        };
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(refused)?;
+        // Some files carry the settings of the training run, which would cut the text.
+        tokenizer.with_truncation(None).map_err(refused)?;
+        tokenizer.with_padding(None);
+        let mut literal = tokenizer.clone();
+        literal.set_encode_special_tokens(true);
+        let settings = read_object(&folder.join("tokenizer_config.json"))?;
+        let bos = first_token(&tokenizer, &settings).map_err(refused)?;
+        let eos = end_tokens(folder)?;
+        Ok(Self { path, tokenizer, literal, bos, eos })
+    }
+
+    /// The file it was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token that this model expects before every text, if it does.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Tokens that end an answer.
+    #[must_use]
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// Token ids of `text`, no special tokens added.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the tokenizer refuses the text.
+    pub fn encode(&self, text: &str, markup: Markup) -> Result<Vec<u32>> {
+        let tokenizer = match markup {
+            Markup::Literal => &self.literal,
+            Markup::Parsed => &self.tokenizer,
+        };
+        let encoding = tokenizer.encode_fast(text, false).map_err(|e| self.refused(&e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `tokens`, special tokens left out; bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the tokenizer's decoder fails.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.tokenizer.decode(tokens, true).map_err(|e| self.refused(&e))
+    }
+
+    fn refused(&self, e: &tokenizers::Error) -> Error {
+        Error::checkpoint(&self.path, e.to_string())
+    }
+}
+
+/// The beginning-of-text token: as `add_bos_token` of `tokenizer_config.json` says, else what
+/// the tokenizer's own post-processor puts before an empty text.
+fn first_token(tokenizer: &Tokenizer, settings: &Value) -> tokenizers::Result<Option<u32>> {
+    let named = &settings["bos_token"];
+    let named = named.as_str().or_else(|| named["content"].as_str());
+    match settings["add_bos_token"].as_bool() {
+        Some(false) => Ok(None),
+        Some(true) if named.is_some() => Ok(named.and_then(|name| tokenizer.token_to_id(name))),
+        _ => {
+            let with = tokenizer.encode_fast("a", true)?.get_ids().to_vec();
+            let without = tokenizer.encode_fast("a", false)?.get_ids().to_vec();
+            Ok(with.first().copied().filter(|first| without.first() != Some(first)))
+        }
+    }
+}
+
+/// `eos_token_id`, a number or a list, of `generation_config.json`, else of `config.json`.
+fn end_tokens(folder: &Path) -> Result<Vec<u32>> {
+    let generation = read_object(&folder.join("generation_config.json"))?;
+    let config = ModelConfig::read(folder)?.map_or(Value::Null, |c| c.json().clone());
+    let candidates = [
+        &generation["eos_token_id"],
+        &config["eos_token_id"],
+        &config["text_config"]["eos_token_id"],
+    ];
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let found = candidates.into_iter().find(|value| !value.is_null());
+    Ok(match found {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    })
+}
+
+/// A JSON file, or null if it is not there.
+fn read_object(path: &Path) -> Result<Value> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| Error::checkpoint(path, format!("not valid JSON: {e}"))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(e) => Err(e).at("read", path),
+    }
+}

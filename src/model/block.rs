@@ -1,0 +1,271 @@
+//! One transformer block: attention and feed-forward, each on a normed copy of the residual stream.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::architecture::{Architecture, Experts, Layer};
+use super::ops::{Attention, Linear, Path, Rotation, attention, gate, linear, norm, rotate};
+use super::plan::{BlockPlan, FeedForwardPlan, GatedPlan, LinearPlan};
+use super::weights::Weights;
+
+/// The weights of a block.
+#[derive(Debug)]
+pub(super) struct Block {
+    input_norm: Tensor,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    query_key_norms: Option<[Tensor; 2]>,
+    after_attention_norm: Option<Tensor>,
+    feed_forward_norm: Tensor,
+    after_feed_forward_norm: Option<Tensor>,
+    feed_forward: FeedForward,
+}
+
+/// act(x·gateᵀ)·(x·upᵀ) through down.
+#[derive(Debug)]
+struct Gated {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Dense(Gated),
+    Experts { router: Linear, experts: Vec<Gated> },
+}
+
+/// What the tokens of a call share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tokens<'a> {
+    pub(super) path: Path,
+    /// Tokens of a window.
+    pub(super) window: usize,
+    /// Cosines and sines of their positions, for each rope of the architecture.
+    pub(super) ropes: &'a [(Tensor, Tensor)],
+}
+
+/// Takes the keys and values of the tokens, [n, kv_heads·head_dim], and gives those to attend to:
+/// the same for windows that start afresh, all so far for a sequence that grows.
+pub(super) type KeysAndValues<'a> = &'a mut dyn FnMut(Tensor, Tensor) -> Result<(Tensor, Tensor)>;
+
+impl Block {
+    /// Reads the weights of a block.
+    pub(super) fn read(
+        weights: &Weights,
+        plan: &BlockPlan,
+        architecture: &Architecture,
+        device: &Device,
+    ) -> crate::Result<Self> {
+        let gain = f32::from(architecture.norm_adds_one);
+        Reader { weights, device, gain }.block(plan)
+    }
+
+    /// Runs `x` [n, hidden] through the block.
+    pub(super) fn forward(
+        &self,
+        architecture: &Architecture,
+        layer: &Layer,
+        x: &Tensor,
+        tokens: Tokens<'_>,
+        keys_and_values: KeysAndValues<'_>,
+    ) -> Result<Tensor> {
+        let (path, eps) = (tokens.path, architecture.norm_eps);
+        let optional_norm = |x: Tensor, gain: &Option<Tensor>| match gain {
+            Some(gain) => norm(path, &x, gain, eps),
+            None => Ok(x),
+        };
+        let normed = norm(path, x, &self.input_norm, eps)?;
+        let mixed = self.attend(architecture, layer, &normed, tokens, keys_and_values)?;
+        let x = (x + optional_norm(mixed, &self.after_attention_norm)?)?;
+        let normed = norm(path, &x, &self.feed_forward_norm, eps)?;
+        let fed = self.feed_forward.forward(architecture, &normed, path)?;
+        x + optional_norm(fed, &self.after_feed_forward_norm)?
+    }
+
+    fn attend(
+        &self,
+        architecture: &Architecture,
+        layer: &Layer,
+        x: &Tensor,
+        tokens: Tokens<'_>,
+        keys_and_values: KeysAndValues<'_>,
+    ) -> Result<Tensor> {
+        let &Architecture { heads, kv_heads, head_dim, norm_eps, attention_scale, .. } =
+            architecture;
+        let path = tokens.path;
+        let mut q = linear(path, x, &self.query)?;
+        let mut k = linear(path, x, &self.key)?;
+        let v = linear(path, x, &self.value)?;
+        if let Some([q_gain, k_gain]) = &self.query_key_norms {
+            q = norm(path, &q, q_gain, norm_eps)?;
+            k = norm(path, &k, k_gain, norm_eps)?;
+        }
+        let (cos, sin) = &tokens.ropes[layer.rope];
+        let rotation = Rotation { head_dim, window: tokens.window };
+        let q = rotate(path, &q, (cos, sin), rotation)?;
+        let k = rotate(path, &k, (cos, sin), rotation)?;
+        let windows = x.dim(0)? / tokens.window;
+        let (k, v) = keys_and_values(k, v)?;
+        let shape = Attention {
+            queries: tokens.window,
+            keys: k.dim(0)? / windows,
+            heads,
+            kv_heads,
+            head_dim,
+            scale: attention_scale,
+            window: layer.window,
+        };
+        linear(path, &attention(path, &q, &k, &v, shape)?, &self.output)
+    }
+}
+
+impl Gated {
+    fn forward(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
+        let (left, right) = (linear(path, x, &self.gate)?, linear(path, x, &self.up)?);
+        linear(path, &gate(path, &left, &right, architecture.activation)?, &self.down)
+    }
+}
+
+impl FeedForward {
+    fn forward(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
+        let (router, experts) = match self {
+            Self::Dense(gated) => return gated.forward(architecture, x, path),
+            Self::Experts { router, experts } => (router, experts),
+        };
+        let settings = architecture.experts.expect("invariant: layers with experts have them");
+        let logits = linear(path, x, router)?.to_vec2::<f32>()?;
+        let routes = routes(&logits, settings);
+        let mut sum = x.zeros_like()?;
+        for (expert, route) in experts.iter().zip(routes) {
+            if route.tokens.is_empty() {
+                continue;
+            }
+            let count = route.tokens.len();
+            let tokens = Tensor::from_vec(route.tokens, count, x.device())?;
+            let shares = Tensor::from_vec(route.shares, (count, 1), x.device())?;
+            let y = expert.forward(architecture, &x.index_select(&tokens, 0)?, path)?;
+            sum = sum.index_add(&tokens, &y.broadcast_mul(&shares)?, 0)?;
+        }
+        Ok(sum)
+    }
+}
+
+/// The tokens that go to one expert, and the share of its output that each takes.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Route {
+    tokens: Vec<u32>,
+    shares: Vec<f32>,
+}
+
+/// Sends each token to the experts with its largest logits, the lower index first among equals.
+/// No expert has a capacity: nothing is dropped.
+fn routes(logits: &[Vec<f32>], experts: Experts) -> Vec<Route> {
+    let mut routes = vec![Route::default(); experts.count];
+    for (token, logits) in logits.iter().enumerate() {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exps: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+        let mut order: Vec<usize> = (0..experts.count).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        let taken = &order[..experts.per_token];
+        let total: f32 = if experts.normalised {
+            taken.iter().map(|&expert| exps[expert]).sum()
+        } else {
+            exps.iter().sum()
+        };
+        for &expert in taken {
+            routes[expert].tokens.push(token as u32);
+            routes[expert].shares.push(exps[expert] / total);
+        }
+    }
+    routes
+}
+
+struct Reader<'a> {
+    weights: &'a Weights,
+    device: &'a Device,
+    /// Added to the gains of norms.
+    gain: f32,
+}
+
+impl Reader<'_> {
+    fn block(&self, plan: &BlockPlan) -> crate::Result<Block> {
+        let optional =
+            |name: &Option<String>| name.as_ref().map(|name| self.norm(name)).transpose();
+        let query_key_norms = match &plan.query_key_norms {
+            Some([q, k]) => Some([self.norm(q)?, self.norm(k)?]),
+            None => None,
+        };
+        Ok(Block {
+            input_norm: self.norm(&plan.input_norm)?,
+            query: self.linear(&plan.query)?,
+            key: self.linear(&plan.key)?,
+            value: self.linear(&plan.value)?,
+            output: self.linear(&plan.output)?,
+            query_key_norms,
+            after_attention_norm: optional(&plan.after_attention_norm)?,
+            feed_forward_norm: self.norm(&plan.feed_forward_norm)?,
+            after_feed_forward_norm: optional(&plan.after_feed_forward_norm)?,
+            feed_forward: match &plan.feed_forward {
+                FeedForwardPlan::Dense(gated) => FeedForward::Dense(self.gated(gated)?),
+                FeedForwardPlan::Experts { router, experts } => FeedForward::Experts {
+                    router: self.linear(router)?,
+                    experts: experts
+                        .iter()
+                        .map(|expert| self.gated(expert))
+                        .collect::<crate::Result<_>>()?,
+                },
+            },
+        })
+    }
+
+    fn norm(&self, name: &str) -> crate::Result<Tensor> {
+        let mut gains = self.weights.read(name)?;
+        gains.iter_mut().for_each(|gain| *gain += self.gain);
+        let count = gains.len();
+        self.weights.tensor(gains, count, self.device)
+    }
+
+    fn linear(&self, plan: &LinearPlan) -> crate::Result<Linear> {
+        let vector = |name: &String| {
+            self.weights.tensor(self.weights.read(name)?, plan.shape.0, self.device)
+        };
+        let weight = self.weights.read(&plan.weight)?;
+        Ok(Linear {
+            weight: self.weights.tensor(weight, plan.shape, self.device)?,
+            bias: plan.bias.as_ref().map(vector).transpose()?,
+        })
+    }
+
+    fn gated(&self, plan: &GatedPlan) -> crate::Result<Gated> {
+        Ok(Gated {
+            gate: self.linear(&plan.gate)?,
+            up: self.linear(&plan.up)?,
+            down: self.linear(&plan.down)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_reaches_its_experts_with_shares_of_the_taken_or_of_all() {
+        let experts = Experts { count: 3, per_token: 2, intermediate_size: 1, normalised: true };
+        let logits = [vec![0.0, 2.0_f32.ln(), 0.0], vec![0.0, 0.0, 3.0_f32.ln()]];
+        let taken = routes(&logits, experts);
+        let close = |route: &Route, tokens: &[u32], shares: &[f32]| {
+            assert_eq!(route.tokens, tokens);
+            route.shares.iter().zip(shares).for_each(|(a, b)| assert!((a - b).abs() < 1e-6));
+        };
+        // Equal logits: the lower index.
+        close(&taken[0], &[0, 1], &[1.0 / 3.0, 0.25]);
+        close(&taken[1], &[0], &[2.0 / 3.0]);
+        close(&taken[2], &[1], &[0.75]);
+        let all = routes(&logits, Experts { normalised: false, ..experts });
+        close(&all[0], &[0, 1], &[0.25, 0.2]);
+        close(&all[2], &[1], &[0.6]);
+    }
+}

@@ -1,0 +1,210 @@
+//! Which tensor is which weight: names and shapes, checked when a model is opened.
+
+use std::collections::{HashMap, HashSet};
+
+use super::architecture::{Architecture, Layer};
+
+/// Where each weight of a model is.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) embedding: String,
+    pub(super) final_norm: String,
+    /// Name of the head; the embedding's where they are tied.
+    pub(super) head: String,
+    pub(super) blocks: Vec<BlockPlan>,
+}
+
+/// A linear layer: names of weight and bias, and the shape [out, in].
+#[derive(Debug)]
+pub(super) struct LinearPlan {
+    pub(super) weight: String,
+    pub(super) bias: Option<String>,
+    pub(super) shape: (usize, usize),
+}
+
+/// A gated feed-forward block or one expert.
+#[derive(Debug)]
+pub(super) struct GatedPlan {
+    pub(super) gate: LinearPlan,
+    pub(super) up: LinearPlan,
+    pub(super) down: LinearPlan,
+}
+
+#[derive(Debug)]
+pub(super) enum FeedForwardPlan {
+    Dense(GatedPlan),
+    Experts { router: LinearPlan, experts: Vec<GatedPlan> },
+}
+
+/// One block.
+#[derive(Debug)]
+pub(super) struct BlockPlan {
+    /// Where the block's tensors start, such as `model.layers.7`.
+    pub(super) name: String,
+    pub(super) input_norm: String,
+    pub(super) query: LinearPlan,
+    pub(super) key: LinearPlan,
+    pub(super) value: LinearPlan,
+    pub(super) output: LinearPlan,
+    pub(super) query_key_norms: Option<[String; 2]>,
+    pub(super) after_attention_norm: Option<String>,
+    pub(super) feed_forward_norm: String,
+    pub(super) after_feed_forward_norm: Option<String>,
+    pub(super) feed_forward: FeedForwardPlan,
+}
+
+/// Where the text model starts, on its own and inside multimodal ones.
+const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+
+impl Plan {
+    /// Finds every weight of `architecture` among the tensors `shapes`.
+    ///
+    /// # Errors
+    /// The tensor and what is wrong with it: missing, of another shape, or not part of the model.
+    pub(super) fn new(
+        architecture: &Architecture,
+        shapes: &HashMap<String, Vec<usize>>,
+    ) -> Result<Self, (String, String)> {
+        let embeds = |prefix: &&str| shapes.contains_key(&format!("{prefix}embed_tokens.weight"));
+        let prefix = PREFIXES.into_iter().find(embeds).unwrap_or(PREFIXES[0]);
+        let mut finder = Finder { architecture, shapes, used: HashSet::new() };
+        let (vocab, hidden) = (architecture.vocab_size, architecture.hidden_size);
+        let embedding = finder.find(format!("{prefix}embed_tokens.weight"), &[vocab, hidden])?;
+        let final_norm = finder.find(format!("{prefix}norm.weight"), &[hidden])?;
+        let head = if prefix == "language_model.model." {
+            "language_model.lm_head.weight"
+        } else {
+            "lm_head.weight"
+        };
+        // A stored head counts even where the configuration ties it: files may hold both.
+        let head = if architecture.tied && !shapes.contains_key(head) {
+            embedding.clone()
+        } else {
+            finder.find(head.to_owned(), &[vocab, hidden])?
+        };
+        let block = |(index, layer)| finder.block(format!("{prefix}layers.{index}"), layer);
+        let blocks = architecture.layers.iter().enumerate().map(block).collect::<Result<_, _>>()?;
+        finder.check_rest(prefix)?;
+        Ok(Self { embedding, final_norm, head, blocks })
+    }
+}
+
+struct Finder<'a> {
+    architecture: &'a Architecture,
+    shapes: &'a HashMap<String, Vec<usize>>,
+    used: HashSet<String>,
+}
+
+type Found<T> = Result<T, (String, String)>;
+
+impl Finder<'_> {
+    fn find(&mut self, name: String, shape: &[usize]) -> Found<String> {
+        match self.shapes.get(&name) {
+            None => Err((name, "is missing".to_owned())),
+            Some(found) if found != shape => {
+                Err((name, format!("has shape {found:?}, but the configuration means {shape:?}")))
+            }
+            Some(_) => {
+                self.used.insert(name.clone());
+                Ok(name)
+            }
+        }
+    }
+
+    fn linear(&mut self, name: &str, shape: (usize, usize), bias: bool) -> Found<LinearPlan> {
+        let weight = self.find(format!("{name}.weight"), &[shape.0, shape.1])?;
+        let bias = if bias { Some(self.find(format!("{name}.bias"), &[shape.0])?) } else { None };
+        Ok(LinearPlan { weight, bias, shape })
+    }
+
+    fn gated(&mut self, names: [String; 3], width: usize, bias: bool) -> Found<GatedPlan> {
+        let hidden = self.architecture.hidden_size;
+        let [gate, up, down] = names;
+        Ok(GatedPlan {
+            gate: self.linear(&gate, (width, hidden), bias)?,
+            up: self.linear(&up, (width, hidden), bias)?,
+            down: self.linear(&down, (hidden, width), bias)?,
+        })
+    }
+
+    fn block(&mut self, name: String, layer: &Layer) -> Found<BlockPlan> {
+        let a = self.architecture;
+        let hidden = a.hidden_size;
+        let (q_width, kv_width) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+        let attention = |part: &str| format!("{name}.self_attn.{part}");
+        let norm = |part: &str| format!("{name}.{part}layernorm.weight");
+        let query_key_norms = if a.qk_norms {
+            let [q, k] = ["q_norm.weight", "k_norm.weight"].map(attention);
+            Some([self.find(q, &[a.head_dim])?, self.find(k, &[a.head_dim])?])
+        } else {
+            None
+        };
+        // With sandwich norms the norm after attention has the name that elsewhere belongs to the
+        // one before the feed-forward block.
+        let (after_attention, before, after) = if a.sandwich_norms {
+            (Some("post_attention_"), "pre_feedforward_", Some("post_feedforward_"))
+        } else {
+            (None, "post_attention_", None)
+        };
+        let mut optional =
+            |part: Option<&str>| part.map(|part| self.find(norm(part), &[hidden])).transpose();
+        let after_attention_norm = optional(after_attention)?;
+        let after_feed_forward_norm = optional(after)?;
+        Ok(BlockPlan {
+            input_norm: self.find(norm("input_"), &[hidden])?,
+            query: self.linear(&attention("q_proj"), (q_width, hidden), a.qkv_bias)?,
+            key: self.linear(&attention("k_proj"), (kv_width, hidden), a.qkv_bias)?,
+            value: self.linear(&attention("v_proj"), (kv_width, hidden), a.qkv_bias)?,
+            output: self.linear(&attention("o_proj"), (hidden, q_width), a.output_bias)?,
+            query_key_norms,
+            after_attention_norm,
+            feed_forward_norm: self.find(norm(before), &[hidden])?,
+            after_feed_forward_norm,
+            feed_forward: self.feed_forward(&name, layer)?,
+            name,
+        })
+    }
+
+    fn feed_forward(&mut self, name: &str, layer: &Layer) -> Found<FeedForwardPlan> {
+        let a = self.architecture;
+        let Some(experts) = a.experts.filter(|_| layer.experts) else {
+            let names = ["gate", "up", "down"].map(|part| format!("{name}.mlp.{part}_proj"));
+            return Ok(FeedForwardPlan::Dense(self.gated(
+                names,
+                a.intermediate_size,
+                a.mlp_bias,
+            )?));
+        };
+        let (module, parts) = if a.model_type == "mixtral" {
+            ("block_sparse_moe", ["w1", "w3", "w2"])
+        } else {
+            ("mlp", ["gate_proj", "up_proj", "down_proj"])
+        };
+        let router = (experts.count, a.hidden_size);
+        let router = self.linear(&format!("{name}.{module}.gate"), router, false)?;
+        let mut expert = |index: usize| {
+            let names = parts.map(|part| format!("{name}.{module}.experts.{index}.{part}"));
+            self.gated(names, experts.intermediate_size, false)
+        };
+        let experts = (0..experts.count).map(&mut expert).collect::<Found<_>>()?;
+        Ok(FeedForwardPlan::Experts { router, experts })
+    }
+
+    /// Nothing of the text model may be left over: a weight that is not used is a model that is
+    /// not understood. Towers of multimodal models stand outside its prefix.
+    fn check_rest(&self, prefix: &str) -> Found<()> {
+        let belongs = |name: &str| prefix == "model." || name.starts_with(prefix);
+        let old_rope_buffer = |name: &str| name.ends_with(".rotary_emb.inv_freq");
+        let rest = self
+            .shapes
+            .keys()
+            .filter(|name| !self.used.contains(*name) && belongs(name) && !old_rope_buffer(name));
+        match rest.min() {
+            None => Ok(()),
+            Some(name) => {
+                let family = &self.architecture.model_type;
+                Err((name.clone(), format!("is no tensor of a {family} model")))
+            }
+        }
+    }
+}
