@@ -142,8 +142,8 @@ fn main() {
                 continue;
             }
         };
-        let sampled = gpu.self_test().ok().and_then(|t| t.sampled_mode(DecodeMode::Unorm8));
-        let computed = DecodePath::Computed(DecodeMode::Unorm8);
+        let sampled = gpu.self_test().ok().and_then(|t| t.sampled_mode(DecodeMode::Unorm8.into()));
+        let computed = DecodePath::Computed(DecodeMode::Unorm8.into());
         for path in sampled.map(DecodePath::Sampled).into_iter().chain([computed]) {
             let decoder = GpuDecoder::new(&gpu, path).expect("a path that the self-test allows");
             on_gpu(&mut group, &decoder, &layer);

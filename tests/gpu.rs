@@ -89,6 +89,27 @@ fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
     run(&["verify", out, "--gpu", "--gpu-adapter", "no such GPU"]).fails(2, &["no such GPU"]);
     assert_eq!(run(&["verify", out, "--gpu-path", "sampled"]).code, 2, "--gpu is missing");
 
+    // BC4 as well, on whatever path each adapter has.
+    let desktop = workspace.path("desktop");
+    let desktop = desktop.to_str().unwrap();
+    run(&["compress", model, "-o", desktop, "--preset", "server-desktop"]).ok();
+    for adapter in &adapters {
+        let index = adapter["index"].to_string();
+        for (path, works) in
+            [("sampled", adapter["decode_mode_bc4"].is_string()), ("computed", true)]
+        {
+            let flags = ["--gpu", "--gpu-adapter", &index, "--gpu-path", path, "--json"];
+            let verified = run(&[&["verify", desktop], &flags[..]].concat());
+            if works {
+                let gpu = verified.ok().json()["gpu"].clone();
+                assert_eq!(gpu["differing"], 0, "{gpu}");
+                assert!(gpu["texels"].as_u64().unwrap() > 500_000, "{gpu}");
+            } else {
+                verified.fails(3, &["refused"]);
+            }
+        }
+    }
+
     run(&["compress", model, "-o", untextured, "--preset", "on-device"]).ok();
     run(&["verify", untextured, "--gpu"]).fails(3, &["no texture-coded tensor"]);
 }

@@ -50,12 +50,8 @@ impl TextureCodec {
     pub const fn modes(self) -> &'static [TexelMode] {
         use bc4::DecodeMode::{Exact, Llvmpipe, Unorm8};
         match self {
-            Self::Astc => {
-                &[TexelMode::Astc(DecodeMode::Unorm8), TexelMode::Astc(DecodeMode::Fp16)]
-            }
-            Self::Bc4 => {
-                &[TexelMode::Bc4(Exact), TexelMode::Bc4(Unorm8), TexelMode::Bc4(Llvmpipe)]
-            }
+            Self::Astc => &[TexelMode::Astc(DecodeMode::Unorm8), TexelMode::Astc(DecodeMode::Fp16)],
+            Self::Bc4 => &[TexelMode::Bc4(Exact), TexelMode::Bc4(Unorm8), TexelMode::Bc4(Llvmpipe)],
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The GPU flags of the subcommands, and `compress-model gpu-info`.
 
 use clap::Args;
-use compress_model_astc::DecodeMode;
 use compress_model_astc::gpu::{
     AdapterInfo, DecodePath, Gpu, GpuAdapter, GpuDecoder, GpuError, PathChoice, Verdict,
 };
+use compress_model_astc::{TexelMode, TextureCodec};
 use serde::Serialize;
 
 use super::table::table;
@@ -56,6 +56,8 @@ struct Adapter {
     decode_mode: Option<&'static str>,
     /// As `decode_mode`, for textures of the HDR format.
     decode_mode_hdr: Option<&'static str>,
+    /// Precision of sampled BC4 texels: "exact", "unorm8" or "llvmpipe".
+    decode_mode_bc4: Option<&'static str>,
     /// Whether the compute shader decodes correctly.
     computed: bool,
     /// What `--gpu-path auto` comes to: "sampled", "computed" or "refused".
@@ -78,6 +80,7 @@ struct Limits {
 struct Features {
     astc: bool,
     astc_hdr: bool,
+    bc: bool,
     compute_shaders: bool,
     shader_f16: bool,
     subgroups: bool,
@@ -117,12 +120,14 @@ impl Adapter {
             features: Features {
                 astc: info.astc,
                 astc_hdr: info.astc_hdr,
+                bc: info.bc,
                 compute_shaders: info.compute_shaders,
                 shader_f16: info.shader_f16,
                 subgroups: info.subgroups,
             },
             decode_mode: None,
             decode_mode_hdr: None,
+            decode_mode_bc4: None,
             computed: false,
             verdict: "refused",
             paths: Vec::new(),
@@ -138,13 +143,22 @@ impl Adapter {
                 self.refused.push(format!("{what}: {reason}"));
                 None
             }
-            verdict => verdict.mode().map(DecodeMode::name),
+            verdict => verdict.mode().map(TexelMode::name),
         };
-        self.decode_mode = precision("sampled", &found.ldr);
+        self.decode_mode = precision("sampled ASTC", &found.ldr);
         self.decode_mode_hdr =
             found.hdr.as_ref().and_then(|hdr| precision("sampled, HDR format", hdr));
+        self.decode_mode_bc4 = precision("sampled BC4", &found.bc4);
         self.computed = true;
-        for mode in [DecodeMode::Unorm8, DecodeMode::Fp16] {
+        for &mode in TextureCodec::Bc4.modes() {
+            if let Some(fault) =
+                GpuDecoder::new(gpu, DecodePath::Computed(mode))?.computed_fault()?
+            {
+                self.refused.push(format!("computed BC4, {}: {fault}", mode.name()));
+                self.computed = false;
+            }
+        }
+        for &mode in TextureCodec::Astc.modes() {
             let computed = DecodePath::Computed(mode);
             if let Some(fault) = GpuDecoder::new(gpu, computed)?.computed_fault()? {
                 self.refused.push(format!("{computed}: {fault}"));
@@ -179,11 +193,16 @@ fn render(adapters: &[Adapter]) -> String {
                 a.limits.max_texture_dimension.to_string(),
                 yes(a.features.astc),
                 a.decode_mode.unwrap_or("refused").to_owned(),
+                yes(a.features.bc),
+                a.decode_mode_bc4.unwrap_or("refused").to_owned(),
                 if a.computed { "ok" } else { "refused" }.to_owned(),
             ]
         })
         .collect();
-    let head = ["#", "backend", "adapter", "kind", "texture", "ASTC", "sampled", "computed"];
+    let head = [
+        "#", "backend", "adapter", "kind", "texture", "ASTC", "sampled", "BC4", "sampled",
+        "computed",
+    ];
     let mut text = table(&head, &[0, 4], &rows);
     for adapter in adapters {
         for reason in &adapter.refused {

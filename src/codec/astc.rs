@@ -14,7 +14,7 @@ use std::sync::Arc;
 use compress_model_astc::encode::Preset;
 use compress_model_astc::hdr::HdrOffset;
 use compress_model_astc::{
-    ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint, RowScale,
+    ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint, RowScale, TexelMode,
 };
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -210,8 +210,8 @@ impl Codec for AstcCodec {
         ]
     }
 
-    fn texture(&self) -> Option<(Footprint, DecodeMode)> {
-        Some((self.coder.footprint, self.coder.decode))
+    fn texture(&self) -> Option<(Footprint, TexelMode)> {
+        Some((self.coder.footprint, self.coder.decode.into()))
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {

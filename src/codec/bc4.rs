@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use compress_model_astc::bc4::{self, BLOCK_BYTES, Coder, DecodeMode, Effort};
 use compress_model_astc::encode::Importance;
+use compress_model_astc::{Footprint, TexelMode};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,15 @@ enum Decode {
     #[default]
     Exact,
     Unorm8,
+}
+
+impl Decode {
+    fn mode(self) -> DecodeMode {
+        match self {
+            Self::Exact => DecodeMode::Exact,
+            Self::Unorm8 => DecodeMode::Unorm8,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -72,11 +82,12 @@ impl Codec for Bc4Codec {
         ]
     }
 
+    fn texture(&self) -> Option<(Footprint, TexelMode)> {
+        Some((bc4::footprint(), self.params.decode.mode().into()))
+    }
+
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
-        let decode = match self.params.decode {
-            Decode::Exact => DecodeMode::Exact,
-            Decode::Unorm8 => DecodeMode::Unorm8,
-        };
+        let decode = self.params.decode.mode();
         let effort = match self.params.effort {
             Search::Fast => Effort::Fast,
             Search::Best => Effort::Best,

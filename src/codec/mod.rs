@@ -19,7 +19,7 @@ mod pool;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use compress_model_astc::{DecodeMode, Footprint};
+use compress_model_astc::{Footprint, TexelMode};
 use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -79,9 +79,9 @@ pub trait Codec: Debug + Send + Sync {
     /// The arrays that hold a matrix of `rows` x `cols`; their sizes fix the bits per weight.
     fn parts(&self, rows: usize, cols: usize) -> Vec<Part>;
 
-    /// Footprint and texel precision, if the parts are ASTC blocks and row scales that a GPU can
+    /// Footprint and texels, if the parts are ASTC LDR or BC4 blocks and row scales that a GPU can
     /// read.
-    fn texture(&self) -> Option<(Footprint, DecodeMode)> {
+    fn texture(&self) -> Option<(Footprint, TexelMode)> {
         None
     }
 

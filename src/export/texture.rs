@@ -1,7 +1,7 @@
 //! Which coded tensors are textures, and of what format.
 
-use compress_model_astc::bc4;
 use compress_model_astc::{BlockGrid, Footprint};
+use compress_model_astc::{TexelMode, bc4};
 
 use crate::codec::Codec;
 
@@ -48,7 +48,7 @@ impl Texture {
     /// Why that is no LDR texture.
     pub(super) fn of(codec: &dyn Codec) -> Result<Self, String> {
         match (codec.texture(), codec.name()) {
-            (Some((footprint, _)), _) => {
+            (Some((footprint, TexelMode::Astc(_))), _) => {
                 let &(.., vk_format, vk_name) = ASTC
                     .iter()
                     .find(|(w, h, ..)| Footprint::new(*w, *h) == Some(footprint))
@@ -56,11 +56,11 @@ impl Texture {
                 let block_bytes = BlockGrid::BLOCK_BYTES;
                 Ok(Self { vk_name, vk_format, colour_model: MODEL_ASTC, footprint, block_bytes })
             }
-            (None, "bc4") => Ok(Self {
+            (Some((footprint, TexelMode::Bc4(_))), _) => Ok(Self {
                 vk_name: "VK_FORMAT_BC4_UNORM_BLOCK",
                 vk_format: 139,
                 colour_model: MODEL_BC4,
-                footprint: bc4::footprint(),
+                footprint,
                 block_bytes: bc4::BLOCK_BYTES,
             }),
             (None, "astc") => Err("profile hdr needs more than one texture".to_owned()),

@@ -1,7 +1,7 @@
 //! Verification on a GPU: every texture decoded there and compared, bit for bit, with the CPU.
 
 use compress_model_astc::gpu::{Gpu, GpuDecoder, PathChoice};
-use compress_model_astc::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Footprint, Params};
+use compress_model_astc::{BlockGrid, Footprint, TexelMode};
 use half::f16;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -104,7 +104,7 @@ pub fn verify_gpu(
         let message = "has no texture-coded tensor: there is nothing to decode on a GPU";
         return Err(Error::checkpoint(folder.stored.folder(), message));
     }
-    let mut decoders: Vec<(DecodeMode, GpuDecoder<'_>)> = Vec::new();
+    let mut decoders: Vec<(TexelMode, GpuDecoder<'_>)> = Vec::new();
     let mut report = GpuReport {
         adapter: gpu.info().label(),
         paths: Vec::new(),
@@ -143,7 +143,7 @@ struct Texture {
     shape: (usize, usize, usize),
     footprint: Footprint,
     /// The precision it was made for.
-    wanted: DecodeMode,
+    wanted: TexelMode,
 }
 
 fn textures(folder: &CompressedFolder) -> Vec<Texture> {
@@ -162,7 +162,8 @@ impl Texture {
     fn bytes(&self) -> u64 {
         let (matrices, rows, cols) = self.shape;
         let grid = BlockGrid::new(rows, cols, self.footprint);
-        (matrices * (grid.byte_len() + rows * size_of::<f16>())) as u64
+        let blocks = grid.block_count() * self.wanted.codec().block_bytes();
+        (matrices * (blocks + rows * size_of::<f16>())) as u64
     }
 
     fn bands(&self) -> impl Iterator<Item = Panel> {
@@ -218,13 +219,13 @@ fn differences(expected: &[f32], found: &[f32]) -> impl Iterator<Item = usize> {
 /// The CPU's weights, block rows shared out to all threads.
 fn reference(
     grid: &BlockGrid,
-    decode: DecodeMode,
+    mode: TexelMode,
     blocks: &[u8],
     scales: &[f16],
 ) -> std::result::Result<Vec<f32>, compress_model_astc::Error> {
     let BlockGrid { cols, footprint, .. } = *grid;
     let strips = grid.blocks_down().div_ceil(rayon::current_num_threads()).max(1);
-    let strip_bytes = grid.blocks_across() * BlockGrid::BLOCK_BYTES;
+    let strip_bytes = grid.blocks_across() * mode.codec().block_bytes();
     let rows = strips * footprint.height();
     let mut weights = vec![0.0; grid.rows * cols];
     if weights.is_empty() {
@@ -235,10 +236,8 @@ fn reference(
         .zip(scales.par_chunks(rows))
         .zip(blocks.par_chunks(strips * strip_bytes))
         .try_for_each(|((weights, scales), blocks)| {
-            // Decoding needs no encoder.
-            let encoder = Encoder::Arm(ArmQuality::Fastest);
-            let mut coder = Coder::new(Params { footprint, decode, encoder })?;
-            coder.decode_rows(blocks, scales, scales.len(), cols, weights)
+            let strip = BlockGrid::new(scales.len(), cols, footprint);
+            mode.decode_rows(&strip, blocks, scales, weights)
         })?;
     Ok(weights)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use compress_model_astc::Footprint;
+use compress_model_astc::{Footprint, TexelMode};
 
 use super::window::Window;
 use crate::checkpoint::role::Role;
@@ -52,7 +52,7 @@ pub(super) fn astc_tensors<'a>(folder: &'a CompressedFolder) -> Vec<Candidate<'a
     let candidate = |(index, entry): (usize, &'a Entry)| {
         let Status::Coded { adapter, .. } = &entry.status else { return None };
         let (pool, shape) = folder.coded(index);
-        let (footprint, _) = pool.codec().texture()?;
+        let (footprint, TexelMode::Astc(_)) = pool.codec().texture()? else { return None };
         let rank = adapter.as_ref().map_or(0, |adapter| adapter.rank);
         let window = Window::of(shape.1, shape.2, footprint);
         Some(Candidate { index, entry, footprint, shape, rank, window })

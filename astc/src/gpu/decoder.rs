@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use half::f16;
 
 use super::device::Gpu;
-use super::matrix::GpuMatrix;
 use super::format::Format;
+use super::matrix::GpuMatrix;
 use super::tables::{Tables, signed_steps};
 use super::{DecodePath, GpuError};
 use crate::bc4::DecodeMode::Llvmpipe;

@@ -77,7 +77,8 @@ impl SelfTest {
     pub(super) fn format(&self, mode: TexelMode) -> Option<Format> {
         let verdicts = [Some(self.of(mode.codec())), self.hdr.as_ref()];
         let mut formats = Format::of(mode.codec()).iter().zip(verdicts);
-        let (format, _) = formats.find(|(_, verdict)| verdict.is_some_and(|v| v.mode() == Some(mode)))?;
+        let (format, _) =
+            formats.find(|(_, verdict)| verdict.is_some_and(|v| v.mode() == Some(mode)))?;
         Some(*format)
     }
 
