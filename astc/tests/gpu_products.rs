@@ -6,6 +6,7 @@
 
 use std::sync::LazyLock;
 
+use compress_model_astc::TexelMode;
 use compress_model_astc::encode::Preset;
 use compress_model_astc::gpu::{
     DecodePath, Gpu, GpuAdapter, GpuDecoder, GpuError, GpuProducts, Grid2, Input, LowRank,

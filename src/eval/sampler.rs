@@ -48,7 +48,7 @@ impl Sampler {
         Ok(Self { sampling, random: Pcg64Mcg::seed_from_u64(sampling.seed) })
     }
 
-    /// Chooses a token from its logits [vocab_size]; equal logits go to the lower token.
+    /// Chooses a token from its logits \[vocab_size\]; equal logits go to the lower token.
     pub fn next(&mut self, logits: &[f32]) -> u32 {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         // Ties broken, so that the order is one whatever the sorting does.

@@ -39,7 +39,7 @@ pub trait Continuation {
     /// Number of tokens so far.
     fn position(&self) -> usize;
 
-    /// Appends `tokens` and gives the logits [vocab_size] of the token after them.
+    /// Appends `tokens` and gives the `vocab_size` logits of the token after them.
     ///
     /// # Errors
     /// As [`CausalModel::hidden`].

@@ -18,7 +18,7 @@ const TASK_OUTPUTS: usize = 256;
 pub(crate) struct Linear {
     /// [out, in]
     pub(crate) weight: Tensor,
-    /// [out]
+    /// `out` values
     pub(crate) bias: Option<Tensor>,
 }
 
