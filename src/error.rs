@@ -141,7 +141,9 @@ impl Error {
                 GpuError::NoAdapter
                 | GpuError::Refused { .. }
                 | GpuError::OverLimit { .. }
-                | GpuError::Shape(_) => 3,
+                | GpuError::Shape(_)
+                | GpuError::Footprint(_)
+                | GpuError::Operand { .. } => 3,
                 GpuError::DeviceLost { .. } => 4,
                 GpuError::OutOfMemory { .. } => 5,
                 _ => 1,
