@@ -6,13 +6,23 @@ mod support;
 
 use support::{Workspace, run};
 
-// Without the GPU there are fewer flags.
-#[cfg(feature = "gpu")]
+// Without the GPU there are fewer flags, without the model fewer commands.
+#[cfg(all(feature = "gpu", feature = "model"))]
 #[test]
 fn help() {
     let mut text = run(["--help"]).ok().stdout;
-    let subcommands =
-        ["inspect", "plan", "compress", "decompress", "verify", "gpu-info", "export", "view"];
+    let subcommands = [
+        "inspect",
+        "plan",
+        "compress",
+        "decompress",
+        "verify",
+        "eval",
+        "generate",
+        "gpu-info",
+        "export",
+        "view",
+    ];
     for subcommand in subcommands {
         text += &format!("\n=== {subcommand}\n\n{}", run([subcommand, "--help"]).ok().stdout);
     }

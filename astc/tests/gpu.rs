@@ -1,18 +1,15 @@
 //! The GPU against the CPU reference, on every adapter of this machine.
-//!
-//! Without an adapter the tests say so and pass, unless `COMPRESS_MODEL_REQUIRE_GPU` is 1: then
-//! there must be one that samples ASTC, and Vulkan as a second driver.
 #![cfg(feature = "gpu")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+mod adapters;
 mod random_blocks;
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use compress_model_astc::gpu::{
-    DecodePath, Gpu, GpuAdapter, GpuDecoder, GpuError, PathChoice, Verdict,
-};
+use adapters::{CODECS, decoders, gpus, open_all};
+use compress_model_astc::gpu::{DecodePath, GpuAdapter, GpuDecoder, GpuError, PathChoice, Verdict};
 use compress_model_astc::tables::{BlockMode, Quant};
 use compress_model_astc::{BlockGrid, DecodeMode, Footprint, TexelMode, TextureCodec, bc4};
 use half::f16;
@@ -20,45 +17,11 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use random_blocks::Blocks;
 
-const CODECS: [TextureCodec; 2] = [TextureCodec::Astc, TextureCodec::Bc4];
-
-/// Every adapter, opened for all tests but the one that loses them.
-fn gpus() -> &'static [Gpu] {
-    static GPUS: LazyLock<Vec<Gpu>> = LazyLock::new(open_all);
-    &GPUS
-}
-
 /// Every path of every adapter for a codec; its shaders are compiled once.
 fn all_decoders(codec: TextureCodec) -> impl Iterator<Item = &'static GpuDecoder<'static>> {
     static DECODERS: LazyLock<Vec<GpuDecoder<'static>>> =
         LazyLock::new(|| gpus().iter().flat_map(decoders).collect());
     DECODERS.iter().filter(move |decoder| decoder.path().mode().codec() == codec)
-}
-
-fn open_all() -> Vec<Gpu> {
-    let gpus: Vec<Gpu> = GpuAdapter::all().iter().map(|adapter| adapter.open().unwrap()).collect();
-    if std::env::var("COMPRESS_MODEL_REQUIRE_GPU").is_ok_and(|value| value == "1") {
-        for codec in CODECS {
-            let samples = |gpu: &Gpu| gpu.self_test().unwrap().refusal(codec).is_none();
-            assert!(gpus.iter().any(samples), "no adapter samples {}", codec.title());
-        }
-        let vulkan = gpus.iter().any(|gpu| gpu.info().backend == "vulkan");
-        assert!(vulkan, "no Vulkan adapter");
-    }
-    if gpus.is_empty() {
-        eprintln!("skipped: no GPU adapter");
-    }
-    gpus
-}
-
-/// Every path of a GPU: all precisions of the compute shaders, and what it samples.
-fn decoders(gpu: &Gpu) -> Vec<GpuDecoder<'_>> {
-    let paths = CODECS.into_iter().flat_map(|codec| {
-        let sampled = gpu.self_test().unwrap().sampled_mode(codec.modes()[0]);
-        let computed = codec.modes().iter().copied().map(DecodePath::Computed);
-        sampled.map(DecodePath::Sampled).into_iter().chain(computed)
-    });
-    paths.map(|path| GpuDecoder::new(gpu, path).unwrap()).collect()
 }
 
 struct Matrix {

@@ -10,7 +10,7 @@ use super::network::NetworkArgs;
 use super::{Common, Failure, print_json, print_text};
 use crate::error::Result;
 use crate::eval::{Generated, Markup, Sampler, Sampling, Stop, TextTokenizer, generate};
-use crate::model::{Model, ModelOptions};
+use crate::model::{CausalModel, Model, ModelOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
@@ -126,7 +126,7 @@ fn say(
         &tokenizer,
         &prompt,
         args.max_tokens,
-        crate::model::CausalModel::max_positions(&model),
+        model.max_positions(),
         &mut sampler,
         &mut piece,
     )?;

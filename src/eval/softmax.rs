@@ -6,15 +6,13 @@
 //! the vocabulary's size, so the figures do not depend on threads or on the processor.
 
 use super::top::Top;
+use crate::model::exp;
 
 /// Entries worked on at once; the compiler turns each loop over them into vector instructions.
 const LANES: usize = 16;
 
 /// Entries added in f32 before the sum goes on in f64.
 const BLOCK: usize = 32 * LANES;
-
-/// exp of anything below is taken for exp of this, 1e-38.
-const LOWEST_EXPONENT: f32 = -87.0;
 
 /// What one model says at one position.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,11 +77,11 @@ fn sum_exp(block: &[f32], peak: f32) -> f64 {
     let mut sums = [0.0_f32; LANES];
     for chunk in lanes {
         for i in 0..LANES {
-            sums[i] += exp_nonpositive(chunk[i] - peak);
+            sums[i] += exp(chunk[i] - peak);
         }
     }
     for (sum, x) in sums.iter_mut().zip(rest) {
-        *sum += exp_nonpositive(x - peak);
+        *sum += exp(x - peak);
     }
     total(&sums)
 }
@@ -112,33 +110,12 @@ fn pair_sums(x: &[f32], peak_x: f32, y: &[f32], peak_y: f32) -> [f64; 4] {
 
 #[inline(always)]
 fn pair_terms(a: f32, b: f32) -> [f32; 4] {
-    let (exp_a, exp_b) = (exp_nonpositive(a), exp_nonpositive(b));
+    let (exp_a, exp_b) = (exp(a), exp(b));
     [exp_a, exp_b, exp_a * (a - b), exp_b * (b - a)]
 }
 
 fn total(lanes: &[f32; LANES]) -> f64 {
     lanes.iter().map(|&lane| f64::from(lane)).sum()
-}
-
-/// exp(x) for x <= 0, to 2 units in the last place: 2^k·exp(r) with |r| <= ln 2 / 2 and a
-/// polynomial of degree 6.
-#[inline(always)]
-fn exp_nonpositive(x: f32) -> f32 {
-    // Adding it leaves the nearest integer in the low bits of the mantissa.
-    const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts: products with the first are exact.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x > LOWEST_EXPONENT { x } else { LOWEST_EXPONENT };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let k = shifted - ROUND;
-    let r = (x - k * LN2_HIGH) - k * LN2_LOW;
-    let mut p = 1.0 / 720.0;
-    for coefficient in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p * r + coefficient;
-    }
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
-    p * power
 }
 
 #[cfg(test)]
@@ -156,17 +133,6 @@ mod tests {
 
     fn kld(p: &[f64], q: &[f64]) -> f64 {
         p.iter().zip(q).map(|(p, q)| p.exp() * (p - q)).sum()
-    }
-
-    #[test]
-    fn exp_is_close_everywhere() {
-        for step in 0..870_000 {
-            let x = -(step as f32) * 1e-4;
-            let (got, exact) = (f64::from(exp_nonpositive(x)), f64::from(x).exp());
-            assert!(((got - exact) / exact).abs() < 2.5e-7, "exp({x}) = {got}, not {exact}");
-        }
-        assert_eq!(exp_nonpositive(0.0), 1.0);
-        assert!(exp_nonpositive(-1e30) < 2e-38);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Which coded tensors are textures, and of what format.
 
-use compress_model_astc::{BlockGrid, Footprint};
-use compress_model_astc::{TexelMode, bc4};
+use compress_model_astc::{BlockGrid, Footprint, TexelMode, bc4};
 
 use crate::codec::Codec;
 

@@ -110,17 +110,13 @@ impl Architecture {
         })?;
         refuse_unsupported(&fields)?;
         let mut read = Self::common(&fields, family, model_type)?;
-        read.layers = layers(&fields, family, read.layer_count(&fields)?)?;
+        read.layers = layers(&fields, family, fields.size("num_hidden_layers")?)?;
         let local = read.layers.iter().any(|layer| layer.rope == 1);
         read.ropes = ropes(&fields, family, local)?;
         read.set_experts(&fields, family)?;
         let tied = fields.flag("tie_word_embeddings").or(Fields(outer).flag("tie_word_embeddings"));
         read.tied = tied.unwrap_or(family == Family::Gemma3);
         Ok(read)
-    }
-
-    fn layer_count(&self, fields: &Fields<'_>) -> Result<usize, String> {
-        fields.size("num_hidden_layers")
     }
 
     fn common(fields: &Fields<'_>, family: Family, model_type: &str) -> Result<Self, String> {
@@ -169,10 +165,6 @@ impl Architecture {
     }
 
     fn set_experts(&mut self, fields: &Fields<'_>, family: Family) -> Result<(), String> {
-        let count = || {
-            let found = fields.optional_size("num_local_experts")?;
-            found.map_or_else(|| fields.size("num_experts"), Ok)
-        };
         let (intermediate_size, normalised) = match family {
             Family::Mixtral => (self.intermediate_size, true),
             Family::Qwen3Moe => (
@@ -181,7 +173,11 @@ impl Architecture {
             ),
             _ => return Ok(()),
         };
-        let (count, per_token) = (count()?, fields.size("num_experts_per_tok")?);
+        let count = match fields.optional_size("num_local_experts")? {
+            Some(count) => count,
+            None => fields.size("num_experts")?,
+        };
+        let per_token = fields.size("num_experts_per_tok")?;
         if per_token > count {
             return Err(format!("num_experts_per_tok {per_token} is more than {count} experts"));
         }

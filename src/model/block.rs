@@ -58,8 +58,7 @@ impl Block {
         architecture: &Architecture,
         device: &Device,
     ) -> crate::Result<Self> {
-        let gain = f32::from(architecture.norm_adds_one);
-        Reader { weights, device, gain }.block(plan)
+        Reader { weights, architecture, device }.block(plan)
     }
 
     /// Runs `x` [n, hidden] through the block.
@@ -184,9 +183,8 @@ fn routes(logits: &[Vec<f32>], experts: Experts) -> Vec<Route> {
 
 struct Reader<'a> {
     weights: &'a Weights,
+    architecture: &'a Architecture,
     device: &'a Device,
-    /// Added to the gains of norms.
-    gain: f32,
 }
 
 impl Reader<'_> {
@@ -221,10 +219,7 @@ impl Reader<'_> {
     }
 
     fn norm(&self, name: &str) -> crate::Result<Tensor> {
-        let mut gains = self.weights.read(name)?;
-        gains.iter_mut().for_each(|gain| *gain += self.gain);
-        let count = gains.len();
-        self.weights.tensor(gains, count, self.device)
+        self.weights.gains(name, self.architecture, self.device)
     }
 
     fn linear(&self, plan: &LinearPlan) -> crate::Result<Linear> {

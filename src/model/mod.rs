@@ -28,5 +28,6 @@ pub use architecture::{Activation, Architecture, Experts, Layer};
 pub use cache::KvCache;
 pub use causal::{CausalModel, Continuation};
 pub use ops::Path;
+pub(crate) use ops::exp;
 pub use rope::{Rope, Scaling};
 pub use transformer::{Model, ModelOptions, Sequence};

@@ -72,9 +72,7 @@ impl Model {
         let plan = Plan::new(&architecture, weights.shapes())
             .map_err(|(tensor, message)| Error::tensor(folder, tensor, message))?;
         let fast = if options.device.is_cpu() { Path::Fast } else { Path::Plain };
-        let mut gains = weights.read(&plan.final_norm)?;
-        gains.iter_mut().for_each(|gain| *gain += f32::from(architecture.norm_adds_one));
-        let final_norm = weights.tensor(gains, architecture.hidden_size, &options.device)?;
+        let final_norm = weights.gains(&plan.final_norm, &architecture, &options.device)?;
         let blocks = plan.blocks.iter().map(|_| OnceLock::new()).collect();
         let path = options.path.unwrap_or(fast);
         let head = OnceLock::new();

@@ -11,6 +11,7 @@ use compress_model_lora::Adapter;
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::Architecture;
 use crate::checkpoint::dtype::{AlignedBytes, is_codable};
 use crate::checkpoint::{Checkpoint, as_matrices};
 use crate::error::{Error, Result};
@@ -86,6 +87,19 @@ impl Weights {
         device: &Device,
     ) -> Result<Tensor> {
         Tensor::from_vec(values, shape.into(), device).map_err(|e| self.fault(e))
+    }
+
+    /// The gains of norm `name` as the forward pass multiplies by them.
+    pub(super) fn gains(
+        &self,
+        name: &str,
+        architecture: &Architecture,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let mut gains = self.read(name)?;
+        gains.iter_mut().for_each(|gain| *gain += f32::from(architecture.norm_adds_one));
+        let count = gains.len();
+        self.tensor(gains, count, device)
     }
 
     /// Tensor `name` as f32, row-major; it must be there.

@@ -17,6 +17,7 @@ mod rotate;
 use candle_core::{CpuStorage, Layout, Result, bail};
 
 pub(super) use attention::{Attention, attention};
+pub(crate) use exp::exp;
 pub(super) use gate::gate;
 pub(super) use linear::{Linear, linear, multiply_transposed};
 pub(super) use norm::norm;

@@ -162,22 +162,8 @@ impl<'d, 'g> GpuProducts<'d, 'g> {
         gpu.check_limit("vectors", largest, u32::MAX.into())?;
         let f16 = matches!(x, Input::F16(_));
         let tile = TILES.into_iter().find(|&tile| tile >= batch).unwrap_or(TILES[TILES.len() - 1]);
-        let job = Job { tile, batch, x: x.upload(gpu)? };
-
-        let reduced = gpu.output(4 * (batch * linear.rank()).max(1) as u64)?;
-        if let Some((a, _)) = &linear.low_rank {
-            let task = job.task(gpu, linear, linear.rank())?;
-            let resources = [
-                task.buffer.as_entire_binding(),
-                job.x.as_entire_binding(),
-                a.as_entire_binding(),
-                reduced.as_entire_binding(),
-            ];
-            let bindings = gpu.bind_group("adapter", &self.adapter_layout, resources)?;
-            let pipeline = self.pipeline(Kernel { kind: Kind::Adapter, f16, tile })?;
-            gpu.dispatch(&pipeline, &[None, Some(&bindings)], task.groups)?;
-        }
-
+        let job = Job { f16, tile, batch, x: x.upload(gpu)? };
+        let reduced = self.reduce(linear, &job)?;
         let (kind, weights, band_rows) = match &linear.weights {
             Weights::Texture(matrix) => {
                 let footprint = matrix.grid().footprint;
@@ -197,9 +183,27 @@ impl<'d, 'g> GpuProducts<'d, 'g> {
             output.as_entire_binding(),
         ];
         let bindings = gpu.bind_group("product", &self.product_layout, resources)?;
-        let pipeline = self.pipeline(Kernel { kind, f16, tile })?;
+        let pipeline = self.pipeline(job.kernel(kind))?;
         gpu.dispatch(&pipeline, &[Some(weights), Some(&bindings)], task.groups)?;
         gpu.read(&output, bytemuck::cast_slice_mut(y))
+    }
+
+    /// A·x of the layer's adapter, [batch, rank]; something to bind without one.
+    fn reduce(&self, linear: &GpuLinear, job: &Job) -> Result<wgpu::Buffer, GpuError> {
+        let gpu = self.decoder.gpu();
+        let reduced = gpu.output(4 * (job.batch * linear.rank()).max(1) as u64)?;
+        let Some((a, _)) = &linear.low_rank else { return Ok(reduced) };
+        let task = job.task(gpu, linear, linear.rank())?;
+        let resources = [
+            task.buffer.as_entire_binding(),
+            job.x.as_entire_binding(),
+            a.as_entire_binding(),
+            reduced.as_entire_binding(),
+        ];
+        let bindings = gpu.bind_group("adapter", &self.adapter_layout, resources)?;
+        let pipeline = self.pipeline(job.kernel(Kind::Adapter))?;
+        gpu.dispatch(&pipeline, &[None, Some(&bindings)], task.groups)?;
+        Ok(reduced)
     }
 
     fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline, GpuError> {
@@ -242,6 +246,7 @@ impl Kernel {
 
 /// One call of [`GpuProducts::multiply`].
 struct Job {
+    f16: bool,
     tile: usize,
     batch: usize,
     x: wgpu::Buffer,
@@ -254,6 +259,10 @@ struct Task {
 }
 
 impl Job {
+    fn kernel(&self, kind: Kind) -> Kernel {
+        Kernel { kind, f16: self.f16, tile: self.tile }
+    }
+
     /// The task of `bands` workgroups a tile of the batch.
     fn task(&self, gpu: &Gpu, linear: &GpuLinear, bands: usize) -> Result<Task, GpuError> {
         let groups = gpu.spread((bands * self.batch.div_ceil(self.tile)) as u64);
