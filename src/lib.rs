@@ -10,6 +10,8 @@
 #[cfg(target_endian = "big")]
 compile_error!("weights are read in place as little-endian");
 
+#[cfg(feature = "model")]
+pub mod calibrate;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;
@@ -22,6 +24,8 @@ pub mod export;
 pub mod model;
 pub mod pipeline;
 pub mod recipe;
+#[cfg(feature = "model")]
+pub mod solve;
 pub mod view;
 
 pub use error::{Error, Result};

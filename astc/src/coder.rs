@@ -130,7 +130,7 @@ impl Coder {
         }
         match self.params.encoder {
             Encoder::Arm(quality) => {
-                full_range(w, cols, scales)?;
+                full_range_scales(w, cols, scales)?;
                 self.encode_arm(quality, &grid, w, blocks, scales)
             }
             Encoder::Native(preset, policy) => {
@@ -140,7 +140,7 @@ impl Coder {
                     .get_or_insert_with(|| Box::new(NativeEncoder::new(footprint, decode, preset)));
                 match policy {
                     RowScale::FullRange => {
-                        full_range(w, cols, scales)?;
+                        full_range_scales(w, cols, scales)?;
                         native.encode_checked(&grid, w, Importance::Equal, scales, blocks);
                         Ok(())
                     }
@@ -220,7 +220,11 @@ impl Coder {
 }
 
 /// The full-range scale of every row.
-fn full_range(w: &[f32], cols: usize, scales: &mut [f16]) -> Result<(), Error> {
+/// The scales of [`RowScale::FullRange`] for the rows of `w`, row-major with `cols` columns.
+///
+/// # Errors
+/// [`Error::NotFinite`]; [`Error::ScaleOverflow`] for weights past 65504.
+pub fn full_range_scales(w: &[f32], cols: usize, scales: &mut [f16]) -> Result<(), Error> {
     for (row, (scale, weights)) in scales.iter_mut().zip(w.chunks_exact(cols)).enumerate() {
         *scale = row_scale(row, weights)?;
     }

@@ -46,7 +46,7 @@ pub mod tables;
 mod texel_mode;
 mod texture;
 
-pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params, RowScale};
+pub use coder::{ArmQuality, Coder, DecodeMode, Encoder, Params, RowScale, full_range_scales};
 pub use error::Error;
 pub use footprint::Footprint;
 pub use grid::BlockGrid;

@@ -9,7 +9,7 @@ pub mod dtype;
 pub mod header;
 mod index;
 pub mod order;
-mod positioned;
+pub(crate) mod positioned;
 pub mod role;
 mod shard_writer;
 mod sidecars;

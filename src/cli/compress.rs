@@ -12,6 +12,12 @@ use super::{Common, Failure, human_bytes, human_db, print_json, print_text};
 use crate::checkpoint::{Checkpoint, check_output_path};
 use crate::error::Error;
 use crate::pipeline::{CompressReport, Plan, compress};
+#[cfg(feature = "model")]
+use crate::{
+    calibrate::{CalibrationText, TextSettings},
+    pipeline::Solver,
+    solve::{Sequential, SolveOptions},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct CompressArgs {
@@ -22,6 +28,19 @@ pub(super) struct CompressArgs {
     output: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
+    /// Code with a view to what layers do with this text, on which the model is calibrated
+    /// (repeatable)
+    #[cfg(feature = "model")]
+    #[arg(long, value_name = "TEXT")]
+    calibration: Vec<PathBuf>,
+    /// Tokens a window of the calibration text
+    #[cfg(feature = "model")]
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "calibration")]
+    calibration_ctx: usize,
+    /// Most windows of the calibration text, spread evenly over it
+    #[cfg(feature = "model")]
+    #[arg(long, value_name = "N", default_value_t = 128, requires = "calibration")]
+    calibration_windows: usize,
     /// Replace the output folder if it is there
     #[arg(long)]
     overwrite: bool,
@@ -48,10 +67,30 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     let threads = rayon::current_num_threads();
     let plan = Plan::new(&checkpoint, args.recipe.recipe()?, args.recipe.max_shard_size, threads)?;
     let display = Display::new(common);
-    let run = compress(&checkpoint, &plan, &args.output, common.seed, &display)?;
+    #[cfg(feature = "model")]
+    let solver = solver(args, &checkpoint)?;
+    #[cfg(feature = "model")]
+    let solver = solver.as_ref().map(|solver| solver as &dyn Solver);
+    #[cfg(not(feature = "model"))]
+    let solver = None;
+    let run = compress(&checkpoint, &plan, &args.output, common.seed, solver, &display)?;
     drop(display);
     let report = Report { run, threads, peak_memory: peak_resident() };
     if common.json { print_json(&report) } else { print_text(&render(&report)) }
+}
+
+/// The solver that the flags ask for.
+#[cfg(feature = "model")]
+fn solver<'a>(
+    args: &CompressArgs,
+    checkpoint: &'a Checkpoint,
+) -> Result<Option<Sequential<'a>>, Error> {
+    if args.calibration.is_empty() {
+        return Ok(None);
+    }
+    let settings = TextSettings { ctx: args.calibration_ctx, windows: args.calibration_windows };
+    let text = CalibrationText::read(checkpoint.folder(), &args.calibration, settings)?;
+    Ok(Some(Sequential { checkpoint, text, options: SolveOptions::default() }))
 }
 
 fn render(report: &Report) -> String {

@@ -214,6 +214,21 @@ impl Codec for AstcCodec {
         Some((self.coder.footprint, self.coder.decode.into()))
     }
 
+    #[cfg(feature = "model")]
+    fn column_coder(
+        &self,
+        panel: &[f32],
+        cols: usize,
+        importance: &[f32],
+    ) -> Result<Option<Box<dyn super::PanelCoder>>, CodecError> {
+        let compress_model_astc::Params { footprint, decode: mode, encoder } = self.coder;
+        let Encoder::Native(preset, row_scale) = encoder else { return Ok(None) };
+        let settings = super::columns::AstcSettings { footprint, mode, preset, row_scale };
+        let coder = super::columns::AstcColumns::new(panel, cols, importance, settings)
+            .map_err(|e| coder_error(&e))?;
+        Ok(Some(Box::new(coder)))
+    }
+
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         let coder = Coder::new(self.coder).map_err(|e| coder_error(&e))?;
         Ok(Box::new(AstcWorker { coder, scales: Halves::default() }))

@@ -62,6 +62,19 @@ impl Codec for GridCodec {
         ]
     }
 
+    #[cfg(feature = "model")]
+    fn column_coder(
+        &self,
+        panel: &[f32],
+        cols: usize,
+        importance: &[f32],
+    ) -> Result<Option<Box<dyn super::PanelCoder>>, CodecError> {
+        let group = self.params.group.map_or(cols, NonZeroUsize::get);
+        let coder = super::columns::Grid2Columns::new(panel, cols, group, importance)
+            .map_err(|row| CodecError::Row { row, message: "needs a scale past fp16".into() })?;
+        Ok(Some(Box::new(coder)))
+    }
+
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         Ok(Box::new(GridWorker { grid: self.grid, scales: Halves::default() }))
     }

@@ -68,6 +68,19 @@ impl Codec for Int4Codec {
         ]
     }
 
+    #[cfg(feature = "model")]
+    fn column_coder(
+        &self,
+        panel: &[f32],
+        cols: usize,
+        _: &[f32],
+    ) -> Result<Option<Box<dyn super::PanelCoder>>, CodecError> {
+        let (group, int4) = (self.params.group.get(), self.groups());
+        let coder = super::columns::Int4Columns::new(panel, cols, group, int4)
+            .map_err(|e| row_error(&e))?;
+        Ok(Some(Box::new(coder)))
+    }
+
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         Ok(Box::new(Int4Worker {
             groups: self.groups(),

@@ -11,6 +11,8 @@
 mod astc;
 mod astc_hdr;
 mod bc4;
+#[cfg(feature = "model")]
+mod columns;
 mod grid2;
 mod halves;
 mod int4;
@@ -24,6 +26,8 @@ use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+#[cfg(feature = "model")]
+pub use columns::PanelCoder;
 pub use pool::{WorkerPool, WorkerPools};
 
 /// Parameters of a codec, as a recipe gives them and a manifest records them.
@@ -90,6 +94,23 @@ pub trait Codec: Debug + Send + Sync {
     /// # Errors
     /// [`CodecError::Unavailable`] if what it needs cannot be set up.
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError>;
+
+    /// A coder of `panel`, row-major with `cols` columns, that error feedback can drive column by
+    /// column; the error of column i counts `importance[i]` times when scales are chosen. None for
+    /// a format, or settings of one, that only codes whole panels.
+    ///
+    /// # Errors
+    /// As [`Worker::encode`].
+    #[cfg(feature = "model")]
+    fn column_coder(
+        &self,
+        panel: &[f32],
+        cols: usize,
+        importance: &[f32],
+    ) -> Result<Option<Box<dyn PanelCoder>>, CodecError> {
+        let _ = (panel, cols, importance);
+        Ok(None)
+    }
 
     /// Bytes of the parts of a matrix.
     fn coded_bytes(&self, rows: usize, cols: usize) -> u64 {

@@ -36,14 +36,41 @@ enum FeedForward {
     Experts { router: Linear, experts: Vec<Gated> },
 }
 
+/// Where in a block the inputs of linear layers come from: layers of one origin have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum LinearInput {
+    /// What query, key and value see.
+    Attention,
+    /// What the output projection of attention sees.
+    Output,
+    /// What gate and up, or the router, see.
+    FeedForward,
+    /// What down sees.
+    Down,
+    /// What gate and up of one expert see.
+    Expert(usize),
+    /// What down of one expert sees.
+    ExpertDown(usize),
+}
+
+/// Sees the inputs [n, in] of linear layers as they run.
+pub(crate) type Observer<'a> = &'a dyn Fn(LinearInput, &Tensor) -> Result<()>;
+
 /// What the tokens of a call share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Tokens<'a> {
     pub(super) path: Path,
     /// Tokens of a window.
     pub(super) window: usize,
     /// Cosines and sines of their positions, for each rope of the architecture.
     pub(super) ropes: &'a [(Tensor, Tensor)],
+    pub(super) observer: Option<Observer<'a>>,
+}
+
+impl Tokens<'_> {
+    fn observe(&self, input: LinearInput, x: &Tensor) -> Result<()> {
+        self.observer.map_or(Ok(()), |observer| observer(input, x))
+    }
 }
 
 /// Takes the keys and values of the tokens, [n, kv_heads·head_dim], and gives those to attend to:
@@ -79,8 +106,35 @@ impl Block {
         let mixed = self.attend(architecture, layer, &normed, tokens, keys_and_values)?;
         let x = (x + optional_norm(mixed, &self.after_attention_norm)?)?;
         let normed = norm(path, &x, &self.feed_forward_norm, eps)?;
-        let fed = self.feed_forward.forward(architecture, &normed, path)?;
+        tokens.observe(LinearInput::FeedForward, &normed)?;
+        let fed = self.feed_forward.forward(architecture, &normed, tokens)?;
         x + optional_norm(fed, &self.after_feed_forward_norm)?
+    }
+
+    /// Puts `weight` [out, in] in the place of the weight that `input` and `index` name: the
+    /// `index`th of [`BlockPlan::fed_by`].
+    pub(super) fn replace(&mut self, input: LinearInput, index: usize, weight: Tensor) {
+        let layer = match (input, &mut self.feed_forward) {
+            (LinearInput::Attention, _) => match index {
+                0 => &mut self.query,
+                1 => &mut self.key,
+                _ => &mut self.value,
+            },
+            (LinearInput::Output, _) => &mut self.output,
+            (LinearInput::FeedForward, FeedForward::Dense(gated)) if index == 0 => &mut gated.gate,
+            (LinearInput::FeedForward, FeedForward::Dense(gated)) => &mut gated.up,
+            (LinearInput::FeedForward, FeedForward::Experts { router, .. }) => router,
+            (LinearInput::Down, FeedForward::Dense(gated)) => &mut gated.down,
+            (LinearInput::Expert(expert), FeedForward::Experts { experts, .. }) => {
+                let expert = &mut experts[expert];
+                if index == 0 { &mut expert.gate } else { &mut expert.up }
+            }
+            (LinearInput::ExpertDown(expert), FeedForward::Experts { experts, .. }) => {
+                &mut experts[expert].down
+            }
+            (input, _) => unreachable!("invariant: the plan of this block has no {input:?}"),
+        };
+        layer.weight = weight;
     }
 
     fn attend(
@@ -94,6 +148,7 @@ impl Block {
         let &Architecture { heads, kv_heads, head_dim, norm_eps, attention_scale, .. } =
             architecture;
         let path = tokens.path;
+        tokens.observe(LinearInput::Attention, x)?;
         let mut q = linear(path, x, &self.query)?;
         let mut k = linear(path, x, &self.key)?;
         let v = linear(path, x, &self.value)?;
@@ -116,36 +171,58 @@ impl Block {
             scale: attention_scale,
             window: layer.window,
         };
-        linear(path, &attention(path, &q, &k, &v, shape)?, &self.output)
+        let mixed = attention(path, &q, &k, &v, shape)?;
+        tokens.observe(LinearInput::Output, &mixed)?;
+        linear(path, &mixed, &self.output)
     }
 }
 
 impl Gated {
-    fn forward(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
+    /// `down` is what the input of the last product is called.
+    fn forward(
+        &self,
+        architecture: &Architecture,
+        x: &Tensor,
+        tokens: Tokens<'_>,
+        down: LinearInput,
+    ) -> Result<Tensor> {
+        let path = tokens.path;
         let (left, right) = (linear(path, x, &self.gate)?, linear(path, x, &self.up)?);
-        linear(path, &gate(path, &left, &right, architecture.activation)?, &self.down)
+        let gated = gate(path, &left, &right, architecture.activation)?;
+        tokens.observe(down, &gated)?;
+        linear(path, &gated, &self.down)
     }
 }
 
 impl FeedForward {
-    fn forward(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
+    fn forward(
+        &self,
+        architecture: &Architecture,
+        x: &Tensor,
+        tokens: Tokens<'_>,
+    ) -> Result<Tensor> {
         let (router, experts) = match self {
-            Self::Dense(gated) => return gated.forward(architecture, x, path),
+            Self::Dense(gated) => {
+                return gated.forward(architecture, x, tokens, LinearInput::Down);
+            }
             Self::Experts { router, experts } => (router, experts),
         };
+        let path = tokens.path;
         let settings = architecture.experts.expect("invariant: layers with experts have them");
         let logits = linear(path, x, router)?.to_vec2::<f32>()?;
         let routes = routes(&logits, settings);
         let mut sum = x.zeros_like()?;
-        for (expert, route) in experts.iter().zip(routes) {
+        for (number, (expert, route)) in experts.iter().zip(routes).enumerate() {
             if route.tokens.is_empty() {
                 continue;
             }
             let count = route.tokens.len();
-            let tokens = Tensor::from_vec(route.tokens, count, x.device())?;
+            let taken = Tensor::from_vec(route.tokens, count, x.device())?;
             let shares = Tensor::from_vec(route.shares, (count, 1), x.device())?;
-            let y = expert.forward(architecture, &x.index_select(&tokens, 0)?, path)?;
-            sum = sum.index_add(&tokens, &y.broadcast_mul(&shares)?, 0)?;
+            let x = x.index_select(&taken, 0)?;
+            tokens.observe(LinearInput::Expert(number), &x)?;
+            let y = expert.forward(architecture, &x, tokens, LinearInput::ExpertDown(number))?;
+            sum = sum.index_add(&taken, &y.broadcast_mul(&shares)?, 0)?;
         }
         Ok(sum)
     }

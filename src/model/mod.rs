@@ -21,13 +21,16 @@ mod causal;
 mod ops;
 mod plan;
 mod rope;
+mod stepwise;
 mod transformer;
 mod weights;
 
 pub use architecture::{Activation, Architecture, Experts, Layer};
+pub(crate) use block::LinearInput;
 pub use cache::KvCache;
 pub use causal::{CausalModel, Continuation};
 pub use ops::Path;
 pub(crate) use ops::exp;
 pub use rope::{Rope, Scaling};
+pub(crate) use stepwise::{FedLayers, HeldBlock};
 pub use transformer::{Model, ModelOptions, Sequence};

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::architecture::{Architecture, Layer};
+use super::block::LinearInput;
 
 /// Where each weight of a model is.
 #[derive(Debug)]
@@ -51,6 +52,31 @@ pub(super) struct BlockPlan {
     pub(super) feed_forward_norm: String,
     pub(super) after_feed_forward_norm: Option<String>,
     pub(super) feed_forward: FeedForwardPlan,
+}
+
+impl BlockPlan {
+    /// Every input of linear layers, and the layers that it feeds. Inputs come in the order in
+    /// which they arise.
+    pub(super) fn fed_by(&self) -> Vec<(LinearInput, Vec<&LinearPlan>)> {
+        let mut fed = vec![
+            (LinearInput::Attention, vec![&self.query, &self.key, &self.value]),
+            (LinearInput::Output, vec![&self.output]),
+        ];
+        match &self.feed_forward {
+            FeedForwardPlan::Dense(gated) => {
+                fed.push((LinearInput::FeedForward, vec![&gated.gate, &gated.up]));
+                fed.push((LinearInput::Down, vec![&gated.down]));
+            }
+            FeedForwardPlan::Experts { router, experts } => {
+                fed.push((LinearInput::FeedForward, vec![router]));
+                for (number, expert) in experts.iter().enumerate() {
+                    fed.push((LinearInput::Expert(number), vec![&expert.gate, &expert.up]));
+                    fed.push((LinearInput::ExpertDown(number), vec![&expert.down]));
+                }
+            }
+        }
+        fed
+    }
 }
 
 /// Where the text model starts, on its own and inside multimodal ones.

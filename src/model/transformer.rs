@@ -46,12 +46,12 @@ impl Default for ModelOptions {
 /// layer that runs, memory holds the head and the activations.
 #[derive(Debug)]
 pub struct Model {
-    weights: Weights,
-    architecture: Architecture,
-    plan: Plan,
+    pub(super) weights: Weights,
+    pub(super) architecture: Architecture,
+    pub(super) plan: Plan,
     options: ModelOptions,
-    path: Path,
-    final_norm: Tensor,
+    pub(super) path: Path,
+    pub(super) final_norm: Tensor,
     head: OnceLock<Linear>,
     blocks: Vec<OnceLock<Arc<Block>>>,
 }
@@ -116,7 +116,7 @@ impl Model {
     }
 
     /// Embeddings of `tokens` [n, hidden].
-    fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+    pub(super) fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
         let Architecture { vocab_size, hidden_size, embedding_scale, .. } = self.architecture;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
             let message = format!("token {token} is outside the vocabulary of {vocab_size}");
@@ -137,7 +137,7 @@ impl Model {
     }
 
     /// Cosines and sines of `positions` for every rope.
-    fn ropes(&self, positions: &Range<usize>) -> Result<Vec<(Tensor, Tensor)>> {
+    pub(super) fn ropes(&self, positions: &Range<usize>) -> Result<Vec<(Tensor, Tensor)>> {
         let head_dim = self.architecture.head_dim;
         let shape = (positions.len(), head_dim / 2);
         let table = |values| self.weights.tensor(values, shape, &self.options.device);
@@ -164,7 +164,8 @@ impl Model {
             return Err(self.weights.fault(message));
         }
         let ropes = self.ropes(positions)?;
-        let shared = Tokens { path: self.path, window: positions.len(), ropes: &ropes };
+        let shared =
+            Tokens { path: self.path, window: positions.len(), ropes: &ropes, observer: None };
         let mut x = self.embed(tokens)?;
         for (index, layer) in self.architecture.layers.iter().enumerate() {
             let block = self.block(index)?;
@@ -177,7 +178,7 @@ impl Model {
         Ok(x)
     }
 
-    fn check_finite(&self, x: &Tensor, layer: &str) -> Result<()> {
+    pub(super) fn check_finite(&self, x: &Tensor, layer: &str) -> Result<()> {
         let (storage, _) = x.storage_and_layout();
         let finite = match &*storage {
             Storage::Cpu(storage) => storage

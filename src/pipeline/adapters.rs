@@ -8,6 +8,7 @@ use compress_model_lora::{Adapter, Panels, PeftWriter, PlannedAdapter, SvdOption
 use rayon::prelude::*;
 
 use super::plan::{Fate, Plan};
+use super::solved::Spool;
 use crate::checkpoint::config::ModelConfig;
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -98,6 +99,7 @@ pub(super) struct AdapterStage<'a> {
     checkpoint: &'a Checkpoint,
     plan: &'a Plan,
     seed: u64,
+    spool: &'a Spool,
     writer: Option<PeftWriter>,
     current: HashMap<usize, Arc<Adapter>>,
     hashes: HashMap<usize, String>,
@@ -112,10 +114,11 @@ impl<'a> AdapterStage<'a> {
         checkpoint: &'a Checkpoint,
         plan: &'a Plan,
         seed: u64,
+        spool: &'a Spool,
         folder: &Path,
     ) -> Result<Self> {
         let (current, hashes) = (HashMap::new(), HashMap::new());
-        let mut stage = Self { checkpoint, plan, seed, writer: None, current, hashes };
+        let mut stage = Self { checkpoint, plan, seed, spool, writer: None, current, hashes };
         let planned: Vec<PlannedAdapter> = (0..plan.tensors.len())
             .filter_map(|tensor| {
                 let rank = stage.rank(tensor)?;
@@ -171,6 +174,9 @@ impl<'a> AdapterStage<'a> {
 
     fn extract_all(&self, wanted: &[(usize, usize)]) -> Result<Vec<(usize, Adapter)>> {
         let extract = |&(tensor, rank): &(usize, usize)| {
+            if let Some(adapter) = self.spool.adapter(tensor) {
+                return Ok((tensor, adapter.clone()));
+            }
             Ok((tensor, extract(self.checkpoint, self.source(tensor), rank, self.seed)?))
         };
         let is_large =

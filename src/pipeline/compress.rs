@@ -16,6 +16,7 @@ use super::panels::{COPY_BYTES, Panel, panels, read_panel};
 use super::plan::{Fate, Plan, Totals};
 use super::progress::Progress;
 use super::record::Recorder;
+use super::solved::{SolveReport, Solver, Spool};
 use super::{card, scan, waves};
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, ShardWriter, Staging, copy_sidecars, disk_free};
@@ -41,6 +42,9 @@ pub struct CompressReport {
     pub scan_seconds: f64,
     /// Seconds for coding and writing.
     pub code_seconds: f64,
+    /// What the solver did; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solved: Option<SolveReport>,
     /// Predicted peak of resident memory in bytes.
     pub planned_peak_memory: u64,
     /// Oddities of the input.
@@ -77,7 +81,8 @@ struct Output {
 }
 
 /// Compresses `checkpoint` by `plan` into the new folder `output`, on the current rayon pool. The
-/// caller has checked `output` with [`crate::checkpoint::check_output_path`].
+/// caller has checked `output` with [`crate::checkpoint::check_output_path`]. A `solver` may code
+/// tensors beforehand, with a view to more than the tensor.
 ///
 /// # Errors
 /// Any fault of the input, found before coding starts; a weight that a codec cannot hold; I/O.
@@ -87,6 +92,7 @@ pub fn compress(
     plan: &Plan,
     output: &Path,
     seed: u64,
+    solver: Option<&dyn Solver>,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
     check_disk(plan, output)?;
@@ -95,11 +101,17 @@ pub fn compress(
     let scan = scan::scan(checkpoint, &plan.tensors, &|bytes| progress.advance(bytes))?;
     let scan_seconds = start.elapsed().as_secs_f64();
 
+    let staging = Staging::create(output)?;
+    let mut spool = Spool::create(staging.folder().join("solved"), plan.tensors.len())?;
+    let solved = match solver {
+        Some(solver) => Some(solver.solve(plan, seed, &mut spool, progress)?),
+        None => None,
+    };
     let start = Instant::now();
     progress.begin("compressing", plan.totals.source_bytes);
-    let staging = Staging::create(output)?;
-    let run = Run { checkpoint, plan, seed, pools: pools(plan), progress };
+    let run = Run { checkpoint, plan, seed, pools: pools(plan), spool: &spool, progress };
     let recorded = run.code(staging.folder())?;
+    spool.remove()?;
 
     let fingerprint = scan.fingerprint.to_hex().to_string();
     let statuses = recorded.statuses;
@@ -125,6 +137,7 @@ pub fn compress(
         worst,
         scan_seconds,
         code_seconds: start.elapsed().as_secs_f64(),
+        solved,
         planned_peak_memory: plan.peak_memory,
         warnings: checkpoint.warnings().to_vec(),
     })
@@ -157,13 +170,15 @@ struct Run<'a> {
     plan: &'a Plan,
     seed: u64,
     pools: Vec<Option<WorkerPool>>,
+    spool: &'a Spool,
     progress: &'a dyn Progress,
 }
 
 impl Run<'_> {
     fn code(&self, folder: &Path) -> Result<super::record::Recorded> {
         let writer = ShardWriter::create(folder, self.plan.layout.clone())?;
-        let mut adapters = AdapterStage::create(self.checkpoint, self.plan, self.seed, folder)?;
+        let mut adapters =
+            AdapterStage::create(self.checkpoint, self.plan, self.seed, self.spool, folder)?;
         let mut recorder = Recorder::new(self.checkpoint, self.plan, writer, self.progress);
         waves::run(
             self.jobs(),
@@ -216,7 +231,8 @@ impl Run<'_> {
                 let scratch = &mut AlignedBytes::default();
                 read_panel(self.checkpoint, source, shape, panel, scratch, &mut weights)?;
                 let adapter = adapters.get(tensor).map(|adapter| &**adapter);
-                code_panel(pool, panel, shape.2, &weights, adapter).map_err(|e| {
+                let solved = self.spool.panel(*tensor, pool.codec(), shape, panel)?;
+                code_panel(pool, panel, shape.2, &weights, adapter, solved).map_err(|e| {
                     let message = match e {
                         CodecError::Row { row, message } => {
                             format!("row {}: {message}", panel.rows.start + row)
@@ -230,29 +246,31 @@ impl Run<'_> {
     }
 }
 
-/// Codes one panel and measures what decoding it gives back.
+/// Codes one panel, unless it is `solved`, and measures what decoding it gives back.
 fn code_panel(
     pool: &WorkerPool,
     panel: &Panel,
     cols: usize,
     weights: &[f32],
     adapter: Option<&Adapter>,
+    solved: Option<Vec<Vec<u8>>>,
 ) -> Result<Output, CodecError> {
-    let mut parts: Vec<Vec<u8>> = pool
-        .codec()
-        .parts(panel.rows.len(), cols)
-        .iter()
-        .map(|part| vec![0; part.byte_len()])
-        .collect();
-    let mut residual = Cow::Borrowed(weights);
-    if let Some(adapter) = adapter {
-        adapter.subtract_from(panel.rows.start, residual.to_mut());
-    }
     let mut decoded = vec![0.0; weights.len()];
-    pool.with(|worker| {
-        worker.encode(&residual, cols, &mut parts)?;
-        worker.decode(&parts, cols, &mut decoded)
-    })?;
+    let parts = match solved {
+        Some(parts) => parts,
+        None => {
+            let mut residual = Cow::Borrowed(weights);
+            if let Some(adapter) = adapter {
+                adapter.subtract_from(panel.rows.start, residual.to_mut());
+            }
+            let parts = pool.codec().parts(panel.rows.len(), cols);
+            let mut parts: Vec<Vec<u8>> =
+                parts.iter().map(|part| vec![0; part.byte_len()]).collect();
+            pool.with(|worker| worker.encode(&residual, cols, &mut parts))?;
+            parts
+        }
+    };
+    pool.with(|worker| worker.decode(&parts, cols, &mut decoded))?;
     if let Some(adapter) = adapter {
         adapter.add_to(panel.rows.start, &mut decoded);
     }

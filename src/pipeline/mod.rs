@@ -13,6 +13,7 @@ mod plan;
 mod progress;
 mod record;
 mod scan;
+mod solved;
 mod verify;
 #[cfg(feature = "gpu")]
 mod verify_gpu;
@@ -32,6 +33,7 @@ pub use progress::{Progress, Silent};
 pub(crate) use scan::hash_tensor;
 #[cfg(feature = "model")]
 pub(crate) use scan::source_fingerprint;
+pub use solved::{SolveReport, SolvedLayer, Solver, Spool};
 pub use verify::{TensorCheck, VerifyReport, verify};
 #[cfg(feature = "gpu")]
 pub use verify_gpu::{GpuReport, TexelDifference, verify_gpu};

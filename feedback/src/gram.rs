@@ -1,0 +1,123 @@
+//! H = XᵀX, added up over any number of tokens.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+/// Tokens whose products are summed in f32 before they go into the f64 sums.
+const CHUNK_TOKENS: usize = 1024;
+
+/// Rows of H that a task computes.
+const STRIP: usize = 96;
+
+/// Sums of x·xᵀ over tokens: f64, so that millions of tokens lose nothing. Only the lower half is
+/// computed, in strips of rows whose cut depends on the width alone.
+#[derive(Debug, Clone)]
+pub struct Gram {
+    n: usize,
+    tokens: u64,
+    lower: Vec<f64>,
+}
+
+impl Gram {
+    /// Nothing yet, for inputs of width `n`.
+    #[must_use]
+    pub fn new(n: usize) -> Self {
+        Self { n, tokens: 0, lower: vec![0.0; n * n] }
+    }
+
+    /// Bytes that inputs of width `n` take.
+    #[must_use]
+    pub fn bytes(n: usize) -> u64 {
+        (n * n * size_of::<f64>()) as u64
+    }
+
+    /// The width.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.n
+    }
+
+    /// Tokens so far.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Adds `x`, [tokens, n] row-major. The same rows in the same calls give the same bits at any
+    /// number of threads.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows.
+    pub fn add(&mut self, x: &[f32]) {
+        let n = self.n;
+        if n == 0 {
+            return;
+        }
+        assert!(x.len().is_multiple_of(n), "whole rows");
+        self.tokens += (x.len() / n) as u64;
+        for x in x.chunks(CHUNK_TOKENS * n) {
+            let x = MatRef::from_row_major_slice(x, x.len() / n, n);
+            self.lower.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, sums)| {
+                let (first, rows) = (strip * STRIP, sums.len() / n);
+                let cols = first + rows;
+                let mut product = vec![0.0f32; rows * cols];
+                matmul(
+                    MatMut::from_row_major_slice_mut(&mut product, rows, cols),
+                    Accum::Replace,
+                    x.subcols(first, rows).transpose(),
+                    x.subcols(0, cols),
+                    1.0,
+                    Par::Seq,
+                );
+                for (sums, product) in sums.chunks_exact_mut(n).zip(product.chunks_exact(cols)) {
+                    for (sum, product) in sums.iter_mut().zip(product) {
+                        *sum += f64::from(*product);
+                    }
+                }
+            });
+        }
+    }
+
+    /// The mean of x·xᵀ: f32 [n, n], symmetric; zeros before the first token.
+    #[must_use]
+    pub fn mean(&self) -> Vec<f32> {
+        let n = self.n;
+        let share = 1.0 / self.tokens.max(1) as f64;
+        let mut mean = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..=i {
+                let value = (self.lower[i * n + j] * share) as f32;
+                mean[i * n + j] = value;
+                mean[j * n + i] = value;
+            }
+        }
+        mean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let mut gram = Gram::new(2);
+        gram.add(&[1.0, 2.0, 3.0, -1.0]);
+        gram.add(&[0.0, 1.0]);
+        assert_eq!(gram.tokens(), 3);
+        let third = |x: f64| (x / 3.0) as f32;
+        assert_eq!(gram.mean(), [third(10.0), third(-1.0), third(-1.0), third(6.0)]);
+    }
+
+    #[test]
+    fn millions_of_tokens_lose_nothing() {
+        let mut gram = Gram::new(1);
+        let x = vec![1.0 + 1.0 / 4096.0; 1 << 20];
+        for _ in 0..4 {
+            gram.add(&x);
+        }
+        let square = (1.0 + 1.0 / 4096.0f64).powi(2);
+        assert!((f64::from(gram.mean()[0]) / square - 1.0).abs() < 1e-7, "{}", gram.mean()[0]);
+    }
+}

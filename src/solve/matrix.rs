@@ -1,0 +1,209 @@
+//! One weight matrix: codes, and an adapter if there is one, in the norm of its inputs.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use compress_model_feedback::{Factor, Hessian, Panel, descend, round, squared_norm};
+use compress_model_lora::Adapter;
+use rayon::prelude::*;
+
+use super::adapter::nearest;
+use super::options::SolveOptions;
+use crate::codec::{Codec, CodecError, WorkerPool};
+
+/// Rows that one thread solves at a time: enough for the matrix products, few enough to share a
+/// matrix among threads.
+const PANEL_ROWS: usize = 96;
+
+/// A matrix to solve.
+pub(super) struct Matrix<'a> {
+    pub(super) weights: &'a [f32],
+    pub(super) cols: usize,
+    pub(super) pool: &'a WorkerPool,
+    pub(super) rank: usize,
+    pub(super) seed: u64,
+}
+
+/// What became of it.
+pub(super) struct Solution {
+    pub(super) parts: Vec<Vec<u8>>,
+    pub(super) adapter: Option<Adapter>,
+    /// What a reader gets, adapter included; row-major.
+    pub(super) decoded: Vec<f32>,
+}
+
+/// Codes of some rows, and what they decode to.
+#[derive(Default)]
+struct Coded {
+    parts: Vec<Vec<u8>>,
+    decoded: Vec<f32>,
+}
+
+impl Coded {
+    /// Appends the rows that follow.
+    fn extend(&mut self, next: Self) {
+        if self.parts.is_empty() {
+            *self = next;
+            return;
+        }
+        for (part, next) in self.parts.iter_mut().zip(next.parts) {
+            part.extend(next);
+        }
+        self.decoded.extend(next.decoded);
+    }
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SolveError {
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("adapter: {0}")]
+    Adapter(#[from] compress_model_lora::Error),
+}
+
+/// Factors of one Hessian, one for each width of units that was asked for.
+#[derive(Default)]
+pub(super) struct Factors(Vec<(usize, Arc<Factor>)>);
+
+impl Factors {
+    pub(super) fn of(
+        &mut self,
+        hessian: &Hessian,
+        width: usize,
+        options: &SolveOptions,
+    ) -> Arc<Factor> {
+        if let Some((_, factor)) = self.0.iter().find(|(known, _)| *known == width) {
+            return Arc::clone(factor);
+        }
+        let factor = Arc::new(Factor::new(hessian, width, options.order));
+        self.0.push((width, Arc::clone(&factor)));
+        factor
+    }
+}
+
+impl Matrix<'_> {
+    fn codec(&self) -> &dyn Codec {
+        self.pool.codec()
+    }
+
+    fn panel_rows(&self) -> usize {
+        let multiple = self.codec().row_multiple();
+        (PANEL_ROWS / multiple).max(1) * multiple
+    }
+
+    /// Solves for codes and adapter.
+    pub(super) fn solve(
+        &self,
+        hessian: &Hessian,
+        factors: &mut Factors,
+        options: &SolveOptions,
+    ) -> Result<Solution, SolveError> {
+        let n = self.cols;
+        let importance: Vec<f32> = (0..n).map(|i| hessian.diagonal(i)).collect();
+        let width = match self.codec().column_coder(&self.weights[..n], n, &importance)? {
+            Some(coder) => coder.width(),
+            None => 1,
+        };
+        let factor = factors.of(hessian, width, options);
+        let before = (options.structure * self.rank as f64).round() as usize;
+        let mut adapter = match before {
+            0 => None,
+            rank => Some(nearest(self.weights, &factor, rank, self.seed)?),
+        };
+        let rounds = if self.rank > 0 { options.rounds.max(1) } else { 1 };
+        let mut coded = Coded::default();
+        for _ in 0..rounds {
+            let residual = self.residual(adapter.as_ref());
+            coded = self.code(&residual, hessian, &factor, &importance, options)?;
+            if self.rank > 0 {
+                let missing: Vec<f32> =
+                    self.weights.iter().zip(&coded.decoded).map(|(w, d)| w - d).collect();
+                adapter = Some(nearest(&missing, &factor, self.rank, self.seed)?);
+            }
+        }
+        let Coded { parts, mut decoded } = coded;
+        if let Some(adapter) = &adapter {
+            adapter.add_to(0, &mut decoded);
+        }
+        Ok(Solution { parts, adapter, decoded })
+    }
+
+    fn residual(&self, adapter: Option<&Adapter>) -> Cow<'_, [f32]> {
+        let mut residual = Cow::Borrowed(self.weights);
+        if let Some(adapter) = adapter {
+            adapter.subtract_from(0, residual.to_mut());
+        }
+        residual
+    }
+
+    /// Codes `weights`, the whole matrix, in the norm of `hessian`.
+    fn code(
+        &self,
+        weights: &[f32],
+        hessian: &Hessian,
+        factor: &Factor,
+        importance: &[f32],
+        options: &SolveOptions,
+    ) -> Result<Coded, CodecError> {
+        let n = self.cols;
+        self.code_panels(weights, |weights, parts| {
+            match self.codec().column_coder(weights, n, importance)? {
+                Some(mut coder) => {
+                    let mut panel = Panel::new(weights, n);
+                    round(&mut panel, factor, &mut *coder);
+                    descend(&mut panel, hessian, &mut *coder, options.passes);
+                    coder.write(parts);
+                    Ok(())
+                }
+                None => self.pool.with(|worker| worker.encode(weights, n, parts)),
+            }
+        })
+    }
+
+    /// Codes each weight on its own and gives what that decodes to.
+    pub(super) fn plain(&self) -> Result<Vec<f32>, CodecError> {
+        let encode = |weights: &[f32], parts: &mut [Vec<u8>]| {
+            self.pool.with(|worker| worker.encode(weights, self.cols, parts))
+        };
+        Ok(self.code_panels(self.weights, encode)?.decoded)
+    }
+
+    /// Codes `weights` panel by panel with `encode`, which fills the parts.
+    fn code_panels(
+        &self,
+        weights: &[f32],
+        encode: impl Fn(&[f32], &mut [Vec<u8>]) -> Result<(), CodecError> + Sync,
+    ) -> Result<Coded, CodecError> {
+        let (n, step) = (self.cols, self.panel_rows());
+        let panels: Vec<Result<Coded, CodecError>> = weights
+            .par_chunks(step * n)
+            .enumerate()
+            .map(|(number, weights)| {
+                let parts = self.codec().parts(weights.len() / n, n);
+                let mut parts: Vec<_> = parts.iter().map(|part| vec![0; part.byte_len()]).collect();
+                encode(weights, &mut parts).map_err(|e| match e {
+                    CodecError::Row { row, message } => {
+                        CodecError::Row { row: number * step + row, message }
+                    }
+                    other => other,
+                })?;
+                let mut decoded = vec![0.0; weights.len()];
+                self.pool.with(|worker| worker.decode(&parts, n, &mut decoded))?;
+                Ok(Coded { parts, decoded })
+            })
+            .collect();
+        let mut all = Coded::default();
+        for panel in panels {
+            all.extend(panel?);
+        }
+        Ok(all)
+    }
+
+    /// tr(E·H·Eᵀ) / tr(W·H·Wᵀ) of `decoded`, in dB below.
+    pub(super) fn output_sqnr_db(&self, decoded: &[f32], hessian: &Hessian) -> f64 {
+        let errors: Vec<f32> = self.weights.iter().zip(decoded).map(|(w, d)| w - d).collect();
+        let norm = |values: &[f32]| squared_norm(values, hessian.values(), self.cols);
+        10.0 * (norm(self.weights) / norm(&errors)).log10()
+    }
+}

@@ -1,0 +1,10 @@
+//! Coding in the norm of a layer's inputs: the codes and adapters that change a layer's output
+//! least, found by `compress-model-feedback` for any codec that can code column by column.
+
+mod adapter;
+mod matrix;
+mod options;
+mod sequential;
+
+pub use options::SolveOptions;
+pub use sequential::Sequential;
