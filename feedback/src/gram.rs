@@ -1,4 +1,4 @@
-//! H = XᵀX, added up over any number of tokens.
+//! Second moments of inputs, H = XᵀX and its like, added up over any number of tokens.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -96,6 +96,63 @@ impl Gram {
     }
 }
 
+/// Sums of d·xᵀ over tokens, [m, n] in f64, for two kinds of rows d and x of the same tokens.
+#[derive(Debug, Clone)]
+pub struct CrossGram {
+    n: usize,
+    tokens: u64,
+    sums: Vec<f64>,
+}
+
+impl CrossGram {
+    /// Nothing yet, for rows d of width `m` and x of width `n`.
+    #[must_use]
+    pub fn new(m: usize, n: usize) -> Self {
+        Self { n, tokens: 0, sums: vec![0.0; m * n] }
+    }
+
+    /// Adds rows `d` [tokens, m] and `x` [tokens, n], row-major.
+    ///
+    /// # Panics
+    /// If the two do not hold whole rows of the same number of tokens.
+    pub fn add(&mut self, d: &[f32], x: &[f32]) {
+        let n = self.n;
+        if n == 0 || self.sums.is_empty() {
+            return;
+        }
+        let m = self.sums.len() / n;
+        let tokens = x.len() / n;
+        assert!(tokens * n == x.len() && tokens * m == d.len(), "whole rows of the same tokens");
+        self.tokens += tokens as u64;
+        for (d, x) in d.chunks(CHUNK_TOKENS * m).zip(x.chunks(CHUNK_TOKENS * n)) {
+            let d = MatRef::from_row_major_slice(d, d.len() / m, m);
+            let x = MatRef::from_row_major_slice(x, x.len() / n, n);
+            self.sums.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, sums)| {
+                let (first, rows) = (strip * STRIP, sums.len() / n);
+                let mut product = vec![0.0f32; sums.len()];
+                matmul(
+                    MatMut::from_row_major_slice_mut(&mut product, rows, n),
+                    Accum::Replace,
+                    d.subcols(first, rows).transpose(),
+                    x,
+                    1.0,
+                    Par::Seq,
+                );
+                for (sum, product) in sums.iter_mut().zip(product) {
+                    *sum += f64::from(product);
+                }
+            });
+        }
+    }
+
+    /// The mean of d·xᵀ: f32 [m, n]; zeros before the first token.
+    #[must_use]
+    pub fn mean(&self) -> Vec<f32> {
+        let share = 1.0 / self.tokens.max(1) as f64;
+        self.sums.iter().map(|sum| (sum * share) as f32).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +176,19 @@ mod tests {
         }
         let square = (1.0 + 1.0 / 4096.0f64).powi(2);
         assert!((f64::from(gram.mean()[0]) / square - 1.0).abs() < 1e-7, "{}", gram.mean()[0]);
+    }
+
+    #[test]
+    fn cross_moments_of_a_matrix_with_itself_are_its_gram() {
+        let n = 130;
+        let x: Vec<f32> = (0..50 * n).map(|i| ((i * 31) % 17) as f32 - 8.0).collect();
+        let mut gram = Gram::new(n);
+        gram.add(&x);
+        let mut cross = CrossGram::new(n, n);
+        cross.add(&x, &x);
+        assert_eq!(cross.mean(), gram.mean());
+        let mut two = CrossGram::new(1, 2);
+        two.add(&[2.0, -1.0], &[1.0, 3.0, 5.0, 7.0]);
+        assert_eq!(two.mean(), [-1.5, -0.5]);
     }
 }

@@ -35,7 +35,7 @@ pub use coder::ColumnCoder;
 pub use descend::descend;
 pub use error::Error;
 pub use factor::{Factor, Order};
-pub use gram::Gram;
+pub use gram::{CrossGram, Gram};
 pub use hessian::{Damping, Hessian};
 pub use norm::squared_norm;
 pub use panel::Panel;

@@ -1,58 +1,59 @@
 //! Hidden states of all calibration tokens, in a file.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::positioned::{read_exact_at, write_all_at};
 use crate::error::{IoContext, Result};
 
-/// Hidden states [tokens, width] as f32, read and replaced a batch of windows at a time. The file
-/// is removed when the value is dropped.
+/// Rows of f32 for every token, read and replaced a batch of tokens at a time. A batch may have
+/// rows of any width up to the most; it is read as it was written. The file is removed when the
+/// value is dropped.
 #[derive(Debug)]
 pub(crate) struct Activations {
     path: PathBuf,
     file: File,
-    batch_values: usize,
-    total_values: usize,
+    slot_bytes: u64,
+    /// Values in each batch.
+    lengths: Vec<Cell<usize>>,
 }
 
 impl Activations {
-    /// Room for `tokens` rows of `width`, worked on `batch_tokens` at a time.
+    /// Room for `tokens` rows of at most `width`, worked on `batch_tokens` at a time.
     pub(crate) fn create(
         path: &Path,
         tokens: usize,
         width: usize,
         batch_tokens: usize,
     ) -> Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .at("create", path)?;
-        let (batch_values, total_values) = (batch_tokens * width, tokens * width);
-        Ok(Self { path: path.to_path_buf(), file, batch_values, total_values })
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(path);
+        let file = file.at("create", path)?;
+        let slot_bytes = (batch_tokens * width * size_of::<f32>()) as u64;
+        let lengths = vec![Cell::new(0); tokens.div_ceil(batch_tokens)];
+        Ok(Self { path: path.to_path_buf(), file, slot_bytes, lengths })
     }
 
     /// Number of batches.
     pub(crate) fn batches(&self) -> usize {
-        self.total_values.div_ceil(self.batch_values)
+        self.lengths.len()
     }
 
-    /// Reads batch `index`.
+    /// Reads batch `index` as it was last written.
     pub(crate) fn read(&self, index: usize) -> Result<Vec<f32>> {
-        let first = index * self.batch_values;
-        let mut values = vec![0.0f32; self.batch_values.min(self.total_values - first)];
+        let mut values = vec![0.0f32; self.lengths[index].get()];
         let bytes = bytemuck::cast_slice_mut(&mut values);
-        read_exact_at(&self.file, bytes, 4 * first as u64).at("read", &self.path)?;
+        read_exact_at(&self.file, bytes, index as u64 * self.slot_bytes).at("read", &self.path)?;
         Ok(values)
     }
 
     /// Replaces batch `index`.
     pub(crate) fn write(&self, index: usize, values: &[f32]) -> Result<()> {
-        let first = 4 * (index * self.batch_values) as u64;
-        write_all_at(&self.file, bytemuck::cast_slice(values), first).at("write", &self.path)
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        assert!(bytes.len() as u64 <= self.slot_bytes, "invariant: rows of at most the width");
+        self.lengths[index].set(values.len());
+        write_all_at(&self.file, bytes, index as u64 * self.slot_bytes).at("write", &self.path)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Calibration: what the linear layers of a model see while it reads a text.
 //!
-//! A text is cut into windows, and the model reads them block by block: memory holds one block
-//! and the sums over its inputs, and hidden states wait in a file. The sums H = XᵀX are what the
-//! solvers of [`crate::solve`] need.
+//! A text is cut into windows, and the model reads them site by site: memory holds one block and
+//! the sums over the inputs of one site, and hidden states wait in files. The sums H = XᵀX are
+//! what the solvers of [`crate::solve`] need.
 
 mod activations;
-mod collect;
+mod moments;
+mod stream;
 mod text;
 
-pub(crate) use activations::Activations;
-pub(crate) use collect::{collect, collect_head, step_all};
+pub(crate) use moments::{Moments, collect_experts, collect_head, collect_site};
+pub(crate) use stream::Stream;
 pub use text::{CalibrationText, TextSettings};

@@ -36,9 +36,9 @@ enum FeedForward {
     Experts { router: Linear, experts: Vec<Gated> },
 }
 
-/// Where in a block the inputs of linear layers come from: layers of one origin have the same.
+/// A place in a block where linear layers read their inputs: layers of one site have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum LinearInput {
+pub(crate) enum Site {
     /// What query, key and value see.
     Attention,
     /// What the output projection of attention sees.
@@ -53,8 +53,8 @@ pub(crate) enum LinearInput {
     ExpertDown(usize),
 }
 
-/// Sees the inputs [n, in] of linear layers as they run.
-pub(crate) type Observer<'a> = &'a dyn Fn(LinearInput, &Tensor) -> Result<()>;
+/// Sees the inputs [n, in] of the linear layers of experts as they run.
+pub(crate) type Observer<'a> = &'a dyn Fn(Site, &Tensor) -> Result<()>;
 
 /// What the tokens of a call share.
 #[derive(Clone, Copy)]
@@ -68,8 +68,8 @@ pub(super) struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    fn observe(&self, input: LinearInput, x: &Tensor) -> Result<()> {
-        self.observer.map_or(Ok(()), |observer| observer(input, x))
+    fn observe(&self, site: Site, x: &Tensor) -> Result<()> {
+        self.observer.map_or(Ok(()), |observer| observer(site, x))
     }
 }
 
@@ -97,47 +97,125 @@ impl Block {
         tokens: Tokens<'_>,
         keys_and_values: KeysAndValues<'_>,
     ) -> Result<Tensor> {
-        let (path, eps) = (tokens.path, architecture.norm_eps);
-        let optional_norm = |x: Tensor, gain: &Option<Tensor>| match gain {
-            Some(gain) => norm(path, &x, gain, eps),
-            None => Ok(x),
-        };
-        let normed = norm(path, x, &self.input_norm, eps)?;
-        let mixed = self.attend(architecture, layer, &normed, tokens, keys_and_values)?;
-        let x = (x + optional_norm(mixed, &self.after_attention_norm)?)?;
-        let normed = norm(path, &x, &self.feed_forward_norm, eps)?;
-        tokens.observe(LinearInput::FeedForward, &normed)?;
-        let fed = self.feed_forward.forward(architecture, &normed, tokens)?;
-        x + optional_norm(fed, &self.after_feed_forward_norm)?
+        let input = self.attention_input(architecture, x, tokens.path)?;
+        let mixed = self.mix(architecture, layer, &input, tokens, keys_and_values)?;
+        let x = self.add_attention(architecture, x, &mixed, tokens.path)?;
+        let input = self.feed_forward_input(architecture, &x, tokens.path)?;
+        let fed = self.feed_forward.forward(architecture, &input, tokens)?;
+        self.add_feed_forward(architecture, &x, fed, tokens.path)
     }
 
-    /// Puts `weight` [out, in] in the place of the weight that `input` and `index` name: the
-    /// `index`th of [`BlockPlan::fed_by`].
-    pub(super) fn replace(&mut self, input: LinearInput, index: usize, weight: Tensor) {
-        let layer = match (input, &mut self.feed_forward) {
-            (LinearInput::Attention, _) => match index {
+    /// What query, key and value see of the residual stream.
+    pub(super) fn attention_input(
+        &self,
+        a: &Architecture,
+        x: &Tensor,
+        path: Path,
+    ) -> Result<Tensor> {
+        norm(path, x, &self.input_norm, a.norm_eps)
+    }
+
+    /// The residual stream after attention, from the one before it and what the output projection
+    /// sees.
+    pub(super) fn add_attention(
+        &self,
+        architecture: &Architecture,
+        x: &Tensor,
+        mixed: &Tensor,
+        path: Path,
+    ) -> Result<Tensor> {
+        let mut out = linear(path, mixed, &self.output)?;
+        if let Some(gain) = &self.after_attention_norm {
+            out = norm(path, &out, gain, architecture.norm_eps)?;
+        }
+        x + out
+    }
+
+    /// What the feed-forward block sees of the residual stream.
+    pub(super) fn feed_forward_input(
+        &self,
+        architecture: &Architecture,
+        x: &Tensor,
+        path: Path,
+    ) -> Result<Tensor> {
+        norm(path, x, &self.feed_forward_norm, architecture.norm_eps)
+    }
+
+    /// What down sees, or nothing where there are experts.
+    pub(super) fn gated(
+        &self,
+        architecture: &Architecture,
+        input: &Tensor,
+        path: Path,
+    ) -> Result<Option<Tensor>> {
+        match &self.feed_forward {
+            FeedForward::Dense(gated) => gated.gated(architecture, input, path).map(Some),
+            FeedForward::Experts { .. } => Ok(None),
+        }
+    }
+
+    /// The feed-forward block from what down sees, or, where there are experts, from what it sees
+    /// itself.
+    pub(super) fn feed(
+        &self,
+        architecture: &Architecture,
+        input: &Tensor,
+        tokens: Tokens<'_>,
+    ) -> Result<Tensor> {
+        match &self.feed_forward {
+            FeedForward::Dense(gated) => linear(tokens.path, input, &gated.down),
+            FeedForward::Experts { .. } => self.feed_forward.forward(architecture, input, tokens),
+        }
+    }
+
+    /// The residual stream after the block.
+    pub(super) fn add_feed_forward(
+        &self,
+        architecture: &Architecture,
+        x: &Tensor,
+        mut fed: Tensor,
+        path: Path,
+    ) -> Result<Tensor> {
+        if let Some(gain) = &self.after_feed_forward_norm {
+            fed = norm(path, &fed, gain, architecture.norm_eps)?;
+        }
+        x + fed
+    }
+
+    /// Whether the outputs of attention and feed-forward are added to the residual stream as they
+    /// are.
+    pub(super) fn adds_outputs(&self) -> bool {
+        self.after_attention_norm.is_none() && self.after_feed_forward_norm.is_none()
+    }
+
+    /// Puts `weight` [out, in] in the place of the weight that `site` and `index` name: the
+    /// `index`th of [`BlockPlan::sites`].
+    pub(super) fn replace(&mut self, site: Site, index: usize, weight: Tensor) {
+        let layer = match (site, &mut self.feed_forward) {
+            (Site::Attention, _) => match index {
                 0 => &mut self.query,
                 1 => &mut self.key,
                 _ => &mut self.value,
             },
-            (LinearInput::Output, _) => &mut self.output,
-            (LinearInput::FeedForward, FeedForward::Dense(gated)) if index == 0 => &mut gated.gate,
-            (LinearInput::FeedForward, FeedForward::Dense(gated)) => &mut gated.up,
-            (LinearInput::FeedForward, FeedForward::Experts { router, .. }) => router,
-            (LinearInput::Down, FeedForward::Dense(gated)) => &mut gated.down,
-            (LinearInput::Expert(expert), FeedForward::Experts { experts, .. }) => {
+            (Site::Output, _) => &mut self.output,
+            (Site::FeedForward, FeedForward::Dense(gated)) if index == 0 => &mut gated.gate,
+            (Site::FeedForward, FeedForward::Dense(gated)) => &mut gated.up,
+            (Site::FeedForward, FeedForward::Experts { router, .. }) => router,
+            (Site::Down, FeedForward::Dense(gated)) => &mut gated.down,
+            (Site::Expert(expert), FeedForward::Experts { experts, .. }) => {
                 let expert = &mut experts[expert];
                 if index == 0 { &mut expert.gate } else { &mut expert.up }
             }
-            (LinearInput::ExpertDown(expert), FeedForward::Experts { experts, .. }) => {
+            (Site::ExpertDown(expert), FeedForward::Experts { experts, .. }) => {
                 &mut experts[expert].down
             }
-            (input, _) => unreachable!("invariant: the plan of this block has no {input:?}"),
+            (site, _) => unreachable!("invariant: the plan of this block has no {site:?}"),
         };
         layer.weight = weight;
     }
 
-    fn attend(
+    /// What the output projection sees: attention over `x`.
+    pub(super) fn mix(
         &self,
         architecture: &Architecture,
         layer: &Layer,
@@ -148,7 +226,6 @@ impl Block {
         let &Architecture { heads, kv_heads, head_dim, norm_eps, attention_scale, .. } =
             architecture;
         let path = tokens.path;
-        tokens.observe(LinearInput::Attention, x)?;
         let mut q = linear(path, x, &self.query)?;
         let mut k = linear(path, x, &self.key)?;
         let v = linear(path, x, &self.value)?;
@@ -171,26 +248,15 @@ impl Block {
             scale: attention_scale,
             window: layer.window,
         };
-        let mixed = attention(path, &q, &k, &v, shape)?;
-        tokens.observe(LinearInput::Output, &mixed)?;
-        linear(path, &mixed, &self.output)
+        attention(path, &q, &k, &v, shape)
     }
 }
 
 impl Gated {
-    /// `down` is what the input of the last product is called.
-    fn forward(
-        &self,
-        architecture: &Architecture,
-        x: &Tensor,
-        tokens: Tokens<'_>,
-        down: LinearInput,
-    ) -> Result<Tensor> {
-        let path = tokens.path;
+    /// What down sees.
+    fn gated(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
         let (left, right) = (linear(path, x, &self.gate)?, linear(path, x, &self.up)?);
-        let gated = gate(path, &left, &right, architecture.activation)?;
-        tokens.observe(down, &gated)?;
-        linear(path, &gated, &self.down)
+        gate(path, &left, &right, architecture.activation)
     }
 }
 
@@ -203,7 +269,8 @@ impl FeedForward {
     ) -> Result<Tensor> {
         let (router, experts) = match self {
             Self::Dense(gated) => {
-                return gated.forward(architecture, x, tokens, LinearInput::Down);
+                let input = gated.gated(architecture, x, tokens.path)?;
+                return linear(tokens.path, &input, &gated.down);
             }
             Self::Experts { router, experts } => (router, experts),
         };
@@ -220,8 +287,10 @@ impl FeedForward {
             let taken = Tensor::from_vec(route.tokens, count, x.device())?;
             let shares = Tensor::from_vec(route.shares, (count, 1), x.device())?;
             let x = x.index_select(&taken, 0)?;
-            tokens.observe(LinearInput::Expert(number), &x)?;
-            let y = expert.forward(architecture, &x, tokens, LinearInput::ExpertDown(number))?;
+            tokens.observe(Site::Expert(number), &x)?;
+            let input = expert.gated(architecture, &x, path)?;
+            tokens.observe(Site::ExpertDown(number), &input)?;
+            let y = linear(path, &input, &expert.down)?;
             sum = sum.index_add(&taken, &y.broadcast_mul(&shares)?, 0)?;
         }
         Ok(sum)

@@ -26,11 +26,11 @@ mod transformer;
 mod weights;
 
 pub use architecture::{Activation, Architecture, Experts, Layer};
-pub(crate) use block::LinearInput;
+pub(crate) use block::{Observer, Site};
 pub use cache::KvCache;
 pub use causal::{CausalModel, Continuation};
 pub use ops::Path;
 pub(crate) use ops::exp;
 pub use rope::{Rope, Scaling};
-pub(crate) use stepwise::{FedLayers, HeldBlock};
+pub(crate) use stepwise::{HeldBlock, Passage, SiteLayers};
 pub use transformer::{Model, ModelOptions, Sequence};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::architecture::{Architecture, Layer};
-use super::block::LinearInput;
+use super::block::Site;
 
 /// Where each weight of a model is.
 #[derive(Debug)]
@@ -55,27 +55,26 @@ pub(super) struct BlockPlan {
 }
 
 impl BlockPlan {
-    /// Every input of linear layers, and the layers that it feeds. Inputs come in the order in
-    /// which they arise.
-    pub(super) fn fed_by(&self) -> Vec<(LinearInput, Vec<&LinearPlan>)> {
-        let mut fed = vec![
-            (LinearInput::Attention, vec![&self.query, &self.key, &self.value]),
-            (LinearInput::Output, vec![&self.output]),
+    /// The linear layers at every site, sites in the order in which they are reached.
+    pub(super) fn sites(&self) -> Vec<(Site, Vec<&LinearPlan>)> {
+        let mut sites = vec![
+            (Site::Attention, vec![&self.query, &self.key, &self.value]),
+            (Site::Output, vec![&self.output]),
         ];
         match &self.feed_forward {
             FeedForwardPlan::Dense(gated) => {
-                fed.push((LinearInput::FeedForward, vec![&gated.gate, &gated.up]));
-                fed.push((LinearInput::Down, vec![&gated.down]));
+                sites.push((Site::FeedForward, vec![&gated.gate, &gated.up]));
+                sites.push((Site::Down, vec![&gated.down]));
             }
             FeedForwardPlan::Experts { router, experts } => {
-                fed.push((LinearInput::FeedForward, vec![router]));
+                sites.push((Site::FeedForward, vec![router]));
                 for (number, expert) in experts.iter().enumerate() {
-                    fed.push((LinearInput::Expert(number), vec![&expert.gate, &expert.up]));
-                    fed.push((LinearInput::ExpertDown(number), vec![&expert.down]));
+                    sites.push((Site::Expert(number), vec![&expert.gate, &expert.up]));
+                    sites.push((Site::ExpertDown(number), vec![&expert.down]));
                 }
             }
         }
-        fed
+        sites
     }
 }
 

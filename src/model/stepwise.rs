@@ -1,17 +1,17 @@
-//! A model run block by block, for those who look at what its linear layers see.
+//! A model run site by site, for those who change its linear layers on the way.
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
-use super::block::{Block, LinearInput, Observer, Tokens};
+use super::block::{Block, Observer, Site, Tokens};
 use super::ops::norm;
 use super::transformer::Model;
 use crate::error::Result;
 
-/// Linear layers that see the same inputs.
+/// The linear layers of a site.
 #[derive(Debug, Clone)]
-pub(crate) struct FedLayers {
-    /// Where the inputs come from.
-    pub(crate) input: LinearInput,
+pub(crate) struct SiteLayers {
+    /// Where they are.
+    pub(crate) site: Site,
     /// Names of the weights.
     pub(crate) weights: Vec<String>,
 }
@@ -23,20 +23,43 @@ pub(crate) struct HeldBlock {
     block: Block,
 }
 
+impl HeldBlock {
+    /// Whether what the block computes is added to the residual stream as it is.
+    pub(crate) fn adds_outputs(&self) -> bool {
+        self.block.adds_outputs()
+    }
+}
+
+/// Hidden states on their way through a block, whole windows.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    /// The residual stream [n, hidden].
+    pub(crate) residual: Vec<f32>,
+    /// What the linear layers of the last site saw, [n, in]; empty before the first.
+    pub(crate) input: Vec<f32>,
+}
+
 impl Model {
     /// Number of blocks.
     pub(crate) fn block_count(&self) -> usize {
         self.architecture.layers.len()
     }
 
-    /// The linear layers of block `index`, by their inputs, in the order in which inputs arise.
-    pub(crate) fn fed_layers(&self, index: usize) -> Vec<FedLayers> {
-        let fed = self.plan.blocks[index].fed_by();
-        fed.into_iter()
-            .map(|(input, layers)| FedLayers {
-                input,
-                weights: layers.iter().map(|layer| layer.weight.clone()).collect(),
-            })
+    /// Widest input of a linear layer of dense blocks.
+    pub(crate) fn widest_input(&self) -> usize {
+        let a = &self.architecture;
+        a.hidden_size.max(a.intermediate_size).max(a.heads * a.head_dim)
+    }
+
+    /// The linear layers of block `index`, sites in the order in which they are reached.
+    pub(crate) fn site_layers(&self, index: usize) -> Vec<SiteLayers> {
+        let sites = self.plan.blocks[index].sites();
+        let names = |layers: &[&super::plan::LinearPlan]| {
+            layers.iter().map(|layer| layer.weight.clone()).collect()
+        };
+        sites
+            .into_iter()
+            .map(|(site, layers)| SiteLayers { site, weights: names(&layers) })
             .collect()
     }
 
@@ -55,71 +78,121 @@ impl Model {
         Ok(HeldBlock { index, block })
     }
 
+    /// Puts `weight`, row-major, in the place of layer `index` of those at `site` of `held`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] if it has another size.
+    pub(crate) fn replace(
+        &self,
+        held: &mut HeldBlock,
+        site: Site,
+        index: usize,
+        weight: Vec<f32>,
+    ) -> Result<()> {
+        let sites = self.plan.blocks[held.index].sites();
+        let layers = sites.iter().find(|(known, _)| *known == site);
+        let (_, layers) = layers.expect("invariant: a site of this block");
+        let weight = self.weights.tensor(weight, layers[index].shape, &Device::Cpu)?;
+        held.block.replace(site, index, weight);
+        Ok(())
+    }
+
     /// Embeddings of `tokens`, [n, hidden].
     ///
     /// # Errors
     /// As [`super::CausalModel::hidden`].
     pub(crate) fn embeddings(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let x = self.embed(tokens)?;
-        x.flatten_all().and_then(|x| x.to_vec1()).map_err(|e| self.weights.fault(e))
+        self.values(&x)
     }
 
-    /// Runs whole windows of `window` tokens, `x` [n, hidden], through a block.
+    /// Takes windows of `window` tokens, which have passed the site before it, to `site`, one of
+    /// the four of a dense block; the last is empty where there are experts.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] if candle fails.
+    pub(crate) fn reach(
+        &self,
+        held: &HeldBlock,
+        site: Site,
+        window: usize,
+        passage: &mut Passage,
+    ) -> Result<()> {
+        let (a, block) = (&self.architecture, &held.block);
+        let x = self.rows(&passage.residual, a.hidden_size)?;
+        let fault = |e| self.weights.fault(e);
+        let input = match site {
+            Site::Attention => block.attention_input(a, &x, self.path).map_err(fault)?,
+            Site::Output => {
+                let ropes = self.ropes(&(0..window))?;
+                let tokens = Tokens { path: self.path, window, ropes: &ropes, observer: None };
+                let layer = &a.layers[held.index];
+                let input = block.attention_input(a, &x, self.path).map_err(fault)?;
+                block.mix(a, layer, &input, tokens, &mut |k, v| Ok((k, v))).map_err(fault)?
+            }
+            Site::FeedForward => {
+                let mixed = self.rows(&passage.input, a.heads * a.head_dim)?;
+                let x = block.add_attention(a, &x, &mixed, self.path).map_err(fault)?;
+                passage.residual = self.values(&x)?;
+                block.feed_forward_input(a, &x, self.path).map_err(fault)?
+            }
+            Site::Down => {
+                let input = block.feed_forward_input(a, &x, self.path).map_err(fault)?;
+                match block.gated(a, &input, self.path).map_err(fault)? {
+                    Some(gated) => gated,
+                    None => input,
+                }
+            }
+            Site::Expert(_) | Site::ExpertDown(_) => {
+                unreachable!("invariant: experts run as a whole")
+            }
+        };
+        passage.input = self.values(&input)?;
+        Ok(())
+    }
+
+    /// Takes windows from the last site to the end of the block; `observer` sees the inputs of
+    /// experts.
     ///
     /// # Errors
     /// [`crate::Error::Model`] for values that are not finite, naming the block.
-    pub(crate) fn step(
+    pub(crate) fn leave(
         &self,
         held: &HeldBlock,
-        x: Vec<f32>,
         window: usize,
+        passage: &mut Passage,
         observer: Option<Observer<'_>>,
-    ) -> Result<Vec<f32>> {
-        let (architecture, layer) = (&self.architecture, &self.architecture.layers[held.index]);
-        let rows = x.len() / architecture.hidden_size;
-        let x = self.weights.tensor(x, (rows, architecture.hidden_size), &Device::Cpu)?;
-        let ropes = self.ropes(&(0..window))?;
-        let tokens = Tokens { path: self.path, window, ropes: &ropes, observer };
-        let y = held
-            .block
-            .forward(architecture, layer, &x, tokens, &mut |k, v| Ok((k, v)))
+    ) -> Result<()> {
+        let (a, block) = (&self.architecture, &held.block);
+        let x = self.rows(&passage.residual, a.hidden_size)?;
+        let width = passage.input.len() * a.hidden_size / passage.residual.len().max(1);
+        let input = self.rows(&passage.input, width)?;
+        let tokens = Tokens { path: self.path, window, ropes: &[], observer };
+        let fed = block.feed(a, &input, tokens);
+        let y = fed
+            .and_then(|fed| block.add_feed_forward(a, &x, fed, self.path))
             .map_err(|e| self.weights.fault(e))?;
         self.check_finite(&y, &self.plan.blocks[held.index].name)?;
-        y.flatten_all().and_then(|y| y.to_vec1()).map_err(|e| self.weights.fault(e))
+        *passage = Passage { residual: self.values(&y)?, input: Vec::new() };
+        Ok(())
     }
 
     /// The final norm of hidden states [n, hidden]: what the head sees.
     ///
     /// # Errors
     /// [`crate::Error::Model`] if candle fails.
-    pub(crate) fn head_input(&self, x: Vec<f32>) -> Result<Vec<f32>> {
-        let hidden = self.architecture.hidden_size;
-        let rows = x.len() / hidden;
-        let x = self.weights.tensor(x, (rows, hidden), &Device::Cpu)?;
+    pub(crate) fn head_input(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let x = self.rows(x, self.architecture.hidden_size)?;
         let x = norm(self.path, &x, &self.final_norm, self.architecture.norm_eps);
-        x.and_then(|x| x.flatten_all()?.to_vec1()).map_err(|e| self.weights.fault(e))
+        self.values(&x.map_err(|e| self.weights.fault(e))?)
     }
-}
 
-impl HeldBlock {
-    /// Puts `weight`, row-major, in the place of layer `index` of those that `input` feeds.
-    ///
-    /// # Errors
-    /// [`crate::Error::Model`] if it has another size.
-    pub(crate) fn replace(
-        &mut self,
-        model: &Model,
-        input: LinearInput,
-        index: usize,
-        weight: Vec<f32>,
-    ) -> Result<()> {
-        let fed = model.plan.blocks[self.index].fed_by();
-        let (_, layers) = fed
-            .iter()
-            .find(|(known, _)| *known == input)
-            .expect("invariant: an input of this block");
-        let weight = model.weights.tensor(weight, layers[index].shape, &Device::Cpu)?;
-        self.block.replace(input, index, weight);
-        Ok(())
+    fn rows(&self, values: &[f32], width: usize) -> Result<Tensor> {
+        let rows = values.len().checked_div(width).unwrap_or(0);
+        self.weights.tensor(values.to_vec(), (rows, width), &Device::Cpu)
+    }
+
+    fn values(&self, x: &Tensor) -> Result<Vec<f32>> {
+        x.flatten_all().and_then(|x| x.to_vec1()).map_err(|e| self.weights.fault(e))
     }
 }

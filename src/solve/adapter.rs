@@ -1,13 +1,8 @@
 //! The adapter that lowers a layer's output error most.
 
+use super::product::multiply;
 use compress_model_feedback::Factor;
 use compress_model_lora::{Adapter, DenseMatrix, Error, SvdOptions, TruncatedSvd, truncated_svd};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
-use rayon::prelude::*;
-
-/// Rows a task multiplies.
-const TASK_ROWS: usize = 64;
 
 /// The adapter of rank `rank` that is nearest to `wanted`, row-major, in the norm of H = M·Mᵀ: the
 /// truncated SVD of wanted·M, its right side times M⁻¹ (QERA, arXiv 2410.06040; EoRA, arXiv
@@ -43,17 +38,4 @@ pub(super) fn nearest(
         }
     }
     Adapter::from_svd(&TruncatedSvd { u, s, vt, rows, cols })
-}
-
-/// x·H for row-major x with n columns and H [n, n].
-fn multiply(x: &[f32], h: &[f32], n: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    let h = MatRef::from_row_major_slice(h, n, n);
-    out.par_chunks_mut(TASK_ROWS * n).zip(x.par_chunks(TASK_ROWS * n)).for_each(|(out, x)| {
-        let rows = x.len() / n;
-        let x = MatRef::from_row_major_slice(x, rows, n);
-        let out = MatMut::from_row_major_slice_mut(out, rows, n);
-        matmul(out, Accum::Replace, x, h, 1.0, Par::Seq);
-    });
-    out
 }

@@ -17,6 +17,7 @@ const PANEL_ROWS: usize = 96;
 
 /// A matrix to solve.
 pub(super) struct Matrix<'a> {
+    /// Row-major; what to come near to.
     pub(super) weights: &'a [f32],
     pub(super) cols: usize,
     pub(super) pool: &'a WorkerPool,
@@ -82,6 +83,12 @@ impl Factors {
     }
 }
 
+/// Columns that `codec` codes together.
+pub(super) fn unit_width(codec: &dyn Codec, cols: usize) -> Result<usize, CodecError> {
+    let coder = codec.column_coder(&vec![0.0; cols], cols, &vec![1.0; cols])?;
+    Ok(coder.map_or(1, |coder| coder.width()))
+}
+
 impl Matrix<'_> {
     fn codec(&self) -> &dyn Codec {
         self.pool.codec()
@@ -92,34 +99,29 @@ impl Matrix<'_> {
         (PANEL_ROWS / multiple).max(1) * multiple
     }
 
-    /// Solves for codes and adapter.
+    /// Solves for codes and adapter; `factor` is of `hessian`, for units of [`unit_width`].
     pub(super) fn solve(
         &self,
         hessian: &Hessian,
-        factors: &mut Factors,
+        factor: &Factor,
         options: &SolveOptions,
     ) -> Result<Solution, SolveError> {
         let n = self.cols;
         let importance: Vec<f32> = (0..n).map(|i| hessian.diagonal(i)).collect();
-        let width = match self.codec().column_coder(&self.weights[..n], n, &importance)? {
-            Some(coder) => coder.width(),
-            None => 1,
-        };
-        let factor = factors.of(hessian, width, options);
         let before = (options.structure * self.rank as f64).round() as usize;
         let mut adapter = match before {
             0 => None,
-            rank => Some(nearest(self.weights, &factor, rank, self.seed)?),
+            rank => Some(nearest(self.weights, factor, rank, self.seed)?),
         };
         let rounds = if self.rank > 0 { options.rounds.max(1) } else { 1 };
         let mut coded = Coded::default();
         for _ in 0..rounds {
             let residual = self.residual(adapter.as_ref());
-            coded = self.code(&residual, hessian, &factor, &importance, options)?;
+            coded = self.code(&residual, hessian, factor, &importance, options)?;
             if self.rank > 0 {
                 let missing: Vec<f32> =
                     self.weights.iter().zip(&coded.decoded).map(|(w, d)| w - d).collect();
-                adapter = Some(nearest(&missing, &factor, self.rank, self.seed)?);
+                adapter = Some(nearest(&missing, factor, self.rank, self.seed)?);
             }
         }
         let Coded { parts, mut decoded } = coded;

@@ -4,7 +4,9 @@
 mod adapter;
 mod matrix;
 mod options;
+mod product;
 mod sequential;
+mod target;
 
 pub use options::SolveOptions;
 pub use sequential::Sequential;

@@ -11,6 +11,10 @@ pub struct SolveOptions {
     pub damping: Damping,
     /// Passes of coordinate descent after error feedback.
     pub passes: usize,
+    /// How much of what compressing the layers before it changed a layer makes up for: 1 for all
+    /// that the calibration text shows, which fits its noise too, 0 for nothing. Anything but 0
+    /// takes a second copy of the text through the original model.
+    pub drift: f32,
     /// How often codes and adapter are fitted in turn.
     pub rounds: usize,
     /// Share of an adapter's rank that holds structure taken out before the first coding.
@@ -19,15 +23,7 @@ pub struct SolveOptions {
 
 impl Default for SolveOptions {
     fn default() -> Self {
-        let e = |k: &str, d: f64| std::env::var(k).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-        let order = if e("X_NAT", 0.0) > 0.0 { Order::Natural } else { Order::Activation };
-        let damping = Damping { share: e("X_DAMP", 0.01), most: 10.0 };
-        Self {
-            order,
-            damping,
-            passes: e("X_PASSES", 2.0) as usize,
-            rounds: e("X_ROUNDS", 2.0) as usize,
-            structure: e("X_STRUCT", 0.5),
-        }
+        let (order, damping) = (Order::default(), Damping::default());
+        Self { order, damping, passes: 2, drift: 0.5, rounds: 2, structure: 0.5 }
     }
 }

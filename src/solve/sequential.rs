@@ -1,23 +1,22 @@
 //! Layer after layer, each solved on what the compressed layers before it make of the text.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Instant;
 
-use compress_model_feedback::{Gram, Hessian};
+use compress_model_feedback::{CrossGram, Gram, Hessian};
 
-use super::matrix::{Factors, Matrix};
+use super::matrix::{Factors, Matrix, unit_width};
 use super::options::SolveOptions;
-use crate::calibrate::{Activations, CalibrationText, collect, collect_head, step_all};
+use super::target::reproducing;
+use crate::calibrate::{
+    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site,
+};
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::codec::WorkerPools;
 use crate::error::{Error, Result};
-use crate::model::{FedLayers, Model, ModelOptions};
+use crate::model::{HeldBlock, Model, ModelOptions, Site, SiteLayers};
 use crate::pipeline::{Fate, Plan, Progress, SolveReport, SolvedLayer, Solver, Spool};
-
-/// Tokens that run through a block at once.
-const BATCH_TOKENS: usize = 4096;
 
 /// Solves the linear layers of a model in the order in which they run.
 #[derive(Debug)]
@@ -40,6 +39,12 @@ impl Solver for Sequential<'_> {
     ) -> Result<SolveReport> {
         let start = Instant::now();
         let model = Model::open(self.checkpoint.folder(), ModelOptions::default())?;
+        let student = Stream::start(&model, &self.text, spool.folder(), "student")?;
+        let teacher = if self.options.drift == 0.0 {
+            None
+        } else {
+            Some(Stream::start(&model, &self.text, spool.folder(), "teacher")?)
+        };
         let mut run = Run {
             solver: self,
             plan,
@@ -47,15 +52,16 @@ impl Solver for Sequential<'_> {
             model: &model,
             by_name: names(self.checkpoint, plan),
             pools: WorkerPools::default(),
+            spool,
+            progress,
             layers: Vec::new(),
         };
-        let stream = run.embed(&spool.folder().join("hidden"))?;
         progress.begin("calibrating", model.block_count() as u64);
         for block in 0..model.block_count() {
-            run.block(block, &stream, spool, progress)?;
+            run.block(block, &student, teacher.as_ref())?;
             progress.advance(1);
         }
-        run.head(&stream, spool, progress)?;
+        run.head(&student)?;
         let (tokens, seconds) = (self.text.tokens(), start.elapsed().as_secs_f64());
         Ok(SolveReport { tokens, seconds, layers: run.layers })
     }
@@ -74,64 +80,87 @@ struct Run<'a> {
     /// Name of a weight to its number in the plan.
     by_name: HashMap<&'a str, usize>,
     pools: WorkerPools,
+    spool: &'a mut Spool,
+    progress: &'a dyn Progress,
     layers: Vec<SolvedLayer>,
 }
 
 impl Run<'_> {
-    fn embed(&self, path: &Path) -> Result<Activations> {
-        let text = &self.solver.text;
-        let windows = (BATCH_TOKENS / text.ctx).max(1);
-        let width = self.model.architecture().hidden_size;
-        let stream = Activations::create(path, text.tokens(), width, windows * text.ctx)?;
-        for (batch, windows) in text.windows().chunks(windows).enumerate() {
-            stream.write(batch, &self.model.embeddings(&windows.concat())?)?;
-        }
-        Ok(stream)
-    }
-
-    /// Solves the layers of one block and runs the text through the result.
+    /// Solves the layers of one block, site by site, and takes the text through the result.
     fn block(
         &mut self,
         index: usize,
-        stream: &Activations,
-        spool: &mut Spool,
-        progress: &dyn Progress,
+        student: &Stream<'_>,
+        teacher: Option<&Stream<'_>>,
     ) -> Result<()> {
-        let window = self.solver.text.ctx;
-        let model = self.model;
-        let mut held = model.hold_block(index)?;
-        let fed = self.model.fed_layers(index);
-        let coded = |fed: &FedLayers| fed.weights.iter().any(|name| self.is_coded(name));
-        let wanted: Vec<_> = fed.iter().filter(|fed| coded(fed)).collect();
-        let inputs: Vec<_> = wanted.iter().map(|fed| fed.input).collect();
-        let grams = collect(self.model, &held, stream, window, |input| inputs.contains(&input))?;
-        for fed in wanted {
-            match grams.get(&fed.input) {
-                Some(gram) => {
-                    let replace =
-                        |position, weights| held.replace(model, fed.input, position, weights);
-                    self.solve_layers(&fed.weights, gram, spool, progress, replace)?;
-                }
-                None => progress.tensor(&format!("{}: no token came here", fed.weights[0])),
+        let mut held = self.model.hold_block(index)?;
+        let original = match teacher {
+            Some(_) => Some(self.model.hold_block(index)?),
+            None => None,
+        };
+        let teacher = teacher.zip(original.as_ref());
+        let layers = self.model.site_layers(index);
+        for site in [Site::Attention, Site::Output, Site::FeedForward, Site::Down] {
+            let moments = collect_site(site, (student, &held), teacher)?;
+            if let Some(layers) = layers.iter().find(|layers| layers.site == site) {
+                self.site(layers, &moments, &mut held)?;
             }
         }
-        step_all(self.model, &held, stream, window)
+        if layers.iter().any(|layers| matches!(layers.site, Site::Expert(_))) {
+            self.experts(&layers, student, &mut held)?;
+        }
+        for batch in 0..student.batches() {
+            student.leave(&held, batch)?;
+            if let Some((stream, original)) = teacher {
+                stream.leave(original, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn site(&mut self, layers: &SiteLayers, moments: &Moments, held: &mut HeldBlock) -> Result<()> {
+        let model = self.model;
+        self.solve_layers(&layers.weights, moments, |position, weights| {
+            model.replace(held, layers.site, position, weights)
+        })
+    }
+
+    /// Solves the experts of a block, all on what the block's experts see before any is coded.
+    fn experts(
+        &mut self,
+        layers: &[SiteLayers],
+        student: &Stream<'_>,
+        held: &mut HeldBlock,
+    ) -> Result<()> {
+        let mut grams = collect_experts(student, held)?;
+        for layers in layers {
+            if !matches!(layers.site, Site::Expert(_) | Site::ExpertDown(_)) {
+                continue;
+            }
+            match grams.remove(&layers.site) {
+                Some(gram) => {
+                    let moments = Moments { gram, drift: None, residual_drift: None };
+                    self.site(layers, &moments, held)?;
+                }
+                None => {
+                    let name = &layers.weights[0];
+                    self.progress.tensor(&format!("{name}: no token came here, coded plainly"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Solves the head, unless it is the embedding table too: rows that are looked up have no
     /// inputs to weigh them by.
-    fn head(
-        &mut self,
-        stream: &Activations,
-        spool: &mut Spool,
-        progress: &dyn Progress,
-    ) -> Result<()> {
+    fn head(&mut self, student: &Stream<'_>) -> Result<()> {
         let Some(name) = self.model.own_head().map(str::to_owned) else { return Ok(()) };
         if !self.is_coded(&name) {
             return Ok(());
         }
-        let gram = collect_head(self.model, stream)?;
-        self.solve_layers(&[name], &gram, spool, progress, |_, _| Ok(()))
+        let gram = collect_head(student)?;
+        let moments = Moments { gram, drift: None, residual_drift: None };
+        self.solve_layers(&[name], &moments, |_, _| Ok(()))
     }
 
     fn is_coded(&self, name: &str) -> bool {
@@ -144,61 +173,73 @@ impl Run<'_> {
     fn solve_layers(
         &mut self,
         names: &[String],
-        gram: &Gram,
-        spool: &mut Spool,
-        progress: &dyn Progress,
+        moments: &Moments,
         mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
     ) -> Result<()> {
+        let gram = &moments.gram;
+        if !names.iter().any(|name| self.is_coded(name)) {
+            return Ok(());
+        }
+        let hessian = self.damped(&names[0], gram)?;
+        let share = |drift: &CrossGram| -> Vec<f32> {
+            drift.mean().iter().map(|mean| mean * self.solver.options.drift).collect()
+        };
+        let drift = moments.drift.as_ref().map(share);
+        let residual_drift = moments.residual_drift.as_ref().map(share);
         let mut factors = Factors::default();
-        let mut damped: Option<Hessian> = None;
         for (position, name) in names.iter().enumerate() {
             let Some(&number) = self.by_name.get(name.as_str()) else { continue };
             let Fate::Coded { codec, rank } = &self.plan.tensors[number].fate else { continue };
             let pool = self.pools.of(codec);
-            let tensor = self.source(number);
-            let fault = |e: &dyn std::fmt::Display| {
-                Error::tensor(self.solver.checkpoint.file_of(tensor), name, e.to_string())
-            };
-            if damped.is_none() {
-                let hessian = Hessian::new(gram.mean(), gram.width(), self.solver.options.damping);
-                damped = Some(hessian.map_err(|e| fault(&e))?);
-            }
-            let hessian = damped.as_ref().expect("invariant: set above");
-            let weights = self.read(tensor)?;
-            let matrix = Matrix {
-                weights: &weights,
-                cols: gram.width(),
-                pool: &pool,
-                rank: *rank,
-                seed: self.seed,
-            };
-            let solution =
-                matrix.solve(hessian, &mut factors, &self.solver.options).map_err(|e| fault(&e))?;
-            let plain = matrix.plain().map_err(|e| fault(&e))?;
+            let fault = |e: &dyn std::fmt::Display| self.fault(name, e);
+            let options = &self.solver.options;
+            let width = unit_width(&**codec, gram.width()).map_err(|e| fault(&e))?;
+            let factor = factors.of(&hessian, width, options);
+            let weights = self.read(number)?;
+            let target = drift
+                .as_ref()
+                .map(|drift| reproducing(&weights, &factor, drift, residual_drift.as_deref()));
+            let (cols, rank, seed) = (gram.width(), *rank, self.seed);
+            let matrix = |weights| Matrix { weights, cols, pool: &pool, rank, seed };
+            let original = matrix(weights.as_slice());
+            let wanted = matrix(target.as_deref().unwrap_or(&weights));
+            let solution = wanted.solve(&hessian, &factor, options).map_err(|e| fault(&e))?;
+            let plain = original.plain().map_err(|e| fault(&e))?;
             let layer = SolvedLayer {
                 name: name.clone(),
-                plain_db: matrix.output_sqnr_db(&plain, hessian),
-                solved_db: matrix.output_sqnr_db(&solution.decoded, hessian),
+                plain_db: original.output_sqnr_db(&plain, &hessian),
+                solved_db: wanted.output_sqnr_db(&solution.decoded, &hessian),
                 damping: hessian.damping(),
                 dead: hessian.dead(),
                 tokens: gram.tokens(),
             };
-            progress.tensor(&format!(
+            self.progress.tensor(&format!(
                 "{name}: output {:.2} dB plain, {:.2} dB solved",
                 layer.plain_db, layer.solved_db
             ));
             self.layers.push(layer);
-            spool.put(number, &solution.parts, solution.adapter)?;
+            self.spool.put(number, &solution.parts, solution.adapter)?;
             solved(position, solution.decoded)?;
         }
         Ok(())
+    }
+
+    fn damped(&self, name: &str, gram: &Gram) -> Result<Hessian> {
+        Hessian::new(gram.mean(), gram.width(), self.solver.options.damping)
+            .map_err(|e| self.fault(name, &format!("calibration: {e}")))
+    }
+
+    fn fault(&self, name: &str, e: &dyn std::fmt::Display) -> Error {
+        let tensor = self.source(self.by_name[name]);
+        Error::tensor(self.solver.checkpoint.file_of(tensor), name, e.to_string())
     }
 
     fn source(&self, number: usize) -> &Tensor {
         &self.solver.checkpoint.tensors()[self.plan.tensors[number].source]
     }
 
-    fn read(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+    fn read(&self, number: usize) -> Result<Vec<f32>> {
+        let tensor = self.source(number);
         let mut weights = vec![0.0; tensor.elements() as usize];
         let scratch = &mut AlignedBytes::default();
         self.solver.checkpoint.read_weights(tensor, 0, scratch, &mut weights)?;
