@@ -79,6 +79,16 @@ impl Gram {
         }
     }
 
+    /// Adds the sums of `other`.
+    ///
+    /// # Panics
+    /// If it is of another width.
+    pub fn absorb(&mut self, other: &Self) {
+        assert_eq!(self.n, other.n, "sums of one width");
+        self.tokens += other.tokens;
+        self.lower.iter_mut().zip(&other.lower).for_each(|(sum, other)| *sum += other);
+    }
+
     /// The mean of x·xᵀ: f32 [n, n], symmetric; zeros before the first token.
     #[must_use]
     pub fn mean(&self) -> Vec<f32> {

@@ -9,7 +9,7 @@ use crate::error::{IoContext, Result};
 
 /// Rows of f32 for every token, read and replaced a batch of tokens at a time. A batch may have
 /// rows of any width up to the most; it is read as it was written. The file is removed when the
-/// value is dropped.
+/// value is dropped, unless it is to be kept.
 #[derive(Debug)]
 pub(crate) struct Activations {
     path: PathBuf,
@@ -17,6 +17,7 @@ pub(crate) struct Activations {
     slot_bytes: u64,
     /// Values in each batch.
     lengths: Vec<Cell<usize>>,
+    temporary: bool,
 }
 
 impl Activations {
@@ -32,7 +33,35 @@ impl Activations {
         let file = file.at("create", path)?;
         let slot_bytes = (batch_tokens * width * size_of::<f32>()) as u64;
         let lengths = vec![Cell::new(0); tokens.div_ceil(batch_tokens)];
-        Ok(Self { path: path.to_path_buf(), file, slot_bytes, lengths })
+        Ok(Self { path: path.to_path_buf(), file, slot_bytes, lengths, temporary: true })
+    }
+
+    /// A file that [`Self::keep`] left, all batches of rows of `width`; or a new one.
+    pub(crate) fn open_or_create(
+        path: &Path,
+        tokens: usize,
+        width: usize,
+        batch_tokens: usize,
+    ) -> Result<Self> {
+        if !path.exists() {
+            return Self::create(path, tokens, width, batch_tokens);
+        }
+        let file = File::options().read(true).write(true).open(path).at("open", path)?;
+        let slot_bytes = (batch_tokens * width * size_of::<f32>()) as u64;
+        let length = |batch| batch_tokens.min(tokens - batch * batch_tokens) * width;
+        let lengths = (0..tokens.div_ceil(batch_tokens)).map(|b| Cell::new(length(b))).collect();
+        Ok(Self { path: path.to_path_buf(), file, slot_bytes, lengths, temporary: true })
+    }
+
+    /// Leaves the file there when the value is dropped.
+    pub(crate) fn keep(mut self) -> Self {
+        self.temporary = false;
+        self
+    }
+
+    /// Waits until everything is on the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().at("write", &self.path)
     }
 
     /// Number of batches.
@@ -59,6 +88,8 @@ impl Activations {
 
 impl Drop for Activations {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.temporary {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

@@ -6,9 +6,13 @@
 
 mod activations;
 mod moments;
+mod pass;
+mod statistics;
 mod stream;
 mod text;
 
-pub(crate) use moments::{Moments, collect_experts, collect_head, collect_site};
+pub(crate) use moments::{Moments, collect_experts, collect_head, collect_site, with_fallback};
+pub use pass::{CalibrateReport, calibrate};
+pub use statistics::{SiteStatistics, Statistics};
 pub(crate) use stream::Stream;
 pub use text::{CalibrationText, TextSettings};

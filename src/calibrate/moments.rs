@@ -78,6 +78,30 @@ pub(crate) fn collect_experts(
     Ok(grams.into_inner())
 }
 
+/// Gives each of `sites` that saw fewer tokens than it has inputs the sums of all experts; the
+/// second part names those sites.
+pub(crate) fn with_fallback(
+    mut grams: BTreeMap<Site, Gram>,
+    sites: &[Site],
+) -> (BTreeMap<Site, Gram>, Vec<Site>) {
+    let mut rare = Vec::new();
+    for down in [false, true] {
+        let same = |site: &Site| site.is_expert() && matches!(site, Site::ExpertDown(_)) == down;
+        let mut all: Option<Gram> = None;
+        for (_, gram) in grams.iter().filter(|(site, _)| same(site)) {
+            all.get_or_insert_with(|| Gram::new(gram.width())).absorb(gram);
+        }
+        let Some(all) = all else { continue };
+        for site in sites.iter().filter(|site| same(site)) {
+            if grams.get(site).is_none_or(|gram| gram.tokens() < gram.width() as u64) {
+                grams.insert(*site, all.clone());
+                rare.push(*site);
+            }
+        }
+    }
+    (grams, rare)
+}
+
 /// Sums of what the head sees at the end of the model.
 ///
 /// # Errors
@@ -90,7 +114,8 @@ pub(crate) fn collect_head(stream: &Stream<'_>) -> Result<Gram> {
     Ok(gram)
 }
 
-fn with_values(x: &Tensor, f: impl FnOnce(&[f32])) -> candle_core::Result<()> {
+/// Lends the values of `x`, row-major.
+pub(super) fn with_values(x: &Tensor, f: impl FnOnce(&[f32])) -> candle_core::Result<()> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { candle_core::bail!("not on the CPU") };

@@ -14,9 +14,9 @@ use crate::error::Error;
 use crate::pipeline::{CompressReport, Plan, compress};
 #[cfg(feature = "model")]
 use crate::{
-    calibrate::{CalibrationText, TextSettings},
+    calibrate::Statistics,
     pipeline::Solver,
-    solve::{Sequential, SolveOptions},
+    solve::{Parallel, Sequential, SolveOptions},
 };
 
 #[derive(Debug, Args)]
@@ -28,19 +28,14 @@ pub(super) struct CompressArgs {
     output: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Code with a view to what layers do with this text, on which the model is calibrated
-    /// (repeatable)
+    /// Code with a view to what layers do with this text, or with the one of this folder of
+    /// statistics; of several texts each has its share
     #[cfg(feature = "model")]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT|STATS")]
     calibration: Vec<PathBuf>,
-    /// Tokens a window of the calibration text
     #[cfg(feature = "model")]
-    #[arg(long, value_name = "N", default_value_t = 512, requires = "calibration")]
-    calibration_ctx: usize,
-    /// Most windows of the calibration text, spread evenly over it
-    #[cfg(feature = "model")]
-    #[arg(long, value_name = "N", default_value_t = 128, requires = "calibration")]
-    calibration_windows: usize,
+    #[command(flatten)]
+    windows: super::calibrate::WindowArgs,
     /// Replace the output folder if it is there
     #[arg(long)]
     overwrite: bool,
@@ -70,7 +65,7 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     #[cfg(feature = "model")]
     let solver = solver(args, &checkpoint)?;
     #[cfg(feature = "model")]
-    let solver = solver.as_ref().map(|solver| solver as &dyn Solver);
+    let solver = solver.as_deref();
     #[cfg(not(feature = "model"))]
     let solver = None;
     let run = compress(&checkpoint, &plan, &args.output, common.seed, solver, &display)?;
@@ -84,13 +79,19 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
 fn solver<'a>(
     args: &CompressArgs,
     checkpoint: &'a Checkpoint,
-) -> Result<Option<Sequential<'a>>, Error> {
-    if args.calibration.is_empty() {
-        return Ok(None);
+) -> Result<Option<Box<dyn Solver + 'a>>, Error> {
+    let options = SolveOptions::default();
+    match args.calibration.as_slice() {
+        [] => Ok(None),
+        [folder] if folder.is_dir() => {
+            let statistics = Statistics::open(folder)?;
+            Ok(Some(Box::new(Parallel { checkpoint, statistics, options })))
+        }
+        files => {
+            let text = args.windows.read(checkpoint, files)?;
+            Ok(Some(Box::new(Sequential { checkpoint, text, options })))
+        }
     }
-    let settings = TextSettings { ctx: args.calibration_ctx, windows: args.calibration_windows };
-    let text = CalibrationText::read(checkpoint.folder(), &args.calibration, settings)?;
-    Ok(Some(Sequential { checkpoint, text, options: SolveOptions::default() }))
 }
 
 fn render(report: &Report) -> String {

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+#[cfg(feature = "model")]
+mod calibrate;
 mod compress;
 mod decompress;
 #[cfg(feature = "model")]
@@ -78,6 +80,9 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Compress a checkpoint into an output folder
     Compress(compress::CompressArgs),
+    /// Collect what the linear layers of a model see while it reads a text
+    #[cfg(feature = "model")]
+    Calibrate(calibrate::CalibrateArgs),
     /// Turn an output folder back into a plain checkpoint
     Decompress(decompress::DecompressArgs),
     /// Check an output folder: files, hashes, manifest, SQNR
@@ -155,6 +160,8 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, &cli.common),
         Command::Plan(args) => plan::run(args, &cli.common),
         Command::Compress(args) => compress::run(args, &cli.common),
+        #[cfg(feature = "model")]
+        Command::Calibrate(args) => calibrate::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
         #[cfg(feature = "model")]

@@ -215,29 +215,35 @@ impl Codec for AstcCodec {
     }
 
     #[cfg(feature = "model")]
-    fn column_coder(
-        &self,
-        panel: &[f32],
-        cols: usize,
-        importance: &[f32],
-    ) -> Result<Option<Box<dyn super::PanelCoder>>, CodecError> {
-        let compress_model_astc::Params { footprint, decode: mode, encoder } = self.coder;
-        let Encoder::Native(preset, row_scale) = encoder else { return Ok(None) };
-        let settings = super::columns::AstcSettings { footprint, mode, preset, row_scale };
-        let coder = super::columns::AstcColumns::new(panel, cols, importance, settings)
-            .map_err(|e| coder_error(&e))?;
-        Ok(Some(Box::new(coder)))
+    fn column_unit(&self) -> Option<usize> {
+        match self.coder.encoder {
+            Encoder::Native(..) => Some(self.coder.footprint.width()),
+            _ => None,
+        }
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         let coder = Coder::new(self.coder).map_err(|e| coder_error(&e))?;
-        Ok(Box::new(AstcWorker { coder, scales: Halves::default() }))
+        Ok(Box::new(AstcWorker {
+            coder,
+            scales: Halves::default(),
+            #[cfg(feature = "model")]
+            columns: match self.coder.encoder {
+                Encoder::Native(preset, row_scale) => {
+                    let compress_model_astc::Params { footprint, decode: mode, .. } = self.coder;
+                    Some(super::columns::ColumnEncoder::new(footprint, mode, preset, row_scale))
+                }
+                _ => None,
+            },
+        }))
     }
 }
 
 struct AstcWorker {
     coder: Coder,
     scales: Halves,
+    #[cfg(feature = "model")]
+    columns: Option<super::columns::ColumnEncoder>,
 }
 
 impl Worker for AstcWorker {
@@ -254,6 +260,21 @@ impl Worker for AstcWorker {
             .map_err(|e| coder_error(&e))?;
         self.scales.store(&mut parts[1]);
         Ok(())
+    }
+
+    #[cfg(feature = "model")]
+    fn column_coder<'w>(
+        &'w mut self,
+        panel: &[f32],
+        cols: usize,
+        importance: &[f32],
+    ) -> Result<Box<dyn super::PanelCoder + 'w>, CodecError> {
+        let Some(encoder) = &mut self.columns else {
+            return Err(CodecError::Unavailable("astcenc codes whole panels only".to_owned()));
+        };
+        let coder = super::columns::AstcColumns::new(panel, cols, importance, encoder)
+            .map_err(|e| coder_error(&e))?;
+        Ok(Box::new(coder))
     }
 
     fn decode(

@@ -63,24 +63,18 @@ impl Codec for GridCodec {
     }
 
     #[cfg(feature = "model")]
-    fn column_coder(
-        &self,
-        panel: &[f32],
-        cols: usize,
-        importance: &[f32],
-    ) -> Result<Option<Box<dyn super::PanelCoder>>, CodecError> {
-        let group = self.params.group.map_or(cols, NonZeroUsize::get);
-        let coder = super::columns::Grid2Columns::new(panel, cols, group, importance)
-            .map_err(|row| CodecError::Row { row, message: "needs a scale past fp16".into() })?;
-        Ok(Some(Box::new(coder)))
+    fn column_unit(&self) -> Option<usize> {
+        Some(1)
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
-        Ok(Box::new(GridWorker { grid: self.grid, scales: Halves::default() }))
+        Ok(Box::new(GridWorker { params: self.params, grid: self.grid, scales: Halves::default() }))
     }
 }
 
 struct GridWorker {
+    #[cfg_attr(not(feature = "model"), expect(dead_code, reason = "for column coders"))]
+    params: GridParams,
     grid: Grid2,
     scales: Halves,
 }
@@ -96,6 +90,19 @@ impl Worker for GridWorker {
         self.grid.encode_rows(panel, cols, &mut parts[0], scales).map_err(|e| row_error(&e))?;
         self.scales.store(&mut parts[1]);
         Ok(())
+    }
+
+    #[cfg(feature = "model")]
+    fn column_coder<'w>(
+        &'w mut self,
+        panel: &[f32],
+        cols: usize,
+        importance: &[f32],
+    ) -> Result<Box<dyn super::PanelCoder + 'w>, CodecError> {
+        let group = self.params.group.map_or(cols, NonZeroUsize::get);
+        let coder = super::columns::Grid2Columns::new(panel, cols, group, importance)
+            .map_err(|row| CodecError::Row { row, message: "needs a scale past fp16".into() })?;
+        Ok(Box::new(coder))
     }
 
     fn decode(

@@ -69,20 +69,13 @@ impl Codec for Int4Codec {
     }
 
     #[cfg(feature = "model")]
-    fn column_coder(
-        &self,
-        panel: &[f32],
-        cols: usize,
-        _: &[f32],
-    ) -> Result<Option<Box<dyn super::PanelCoder>>, CodecError> {
-        let (group, int4) = (self.params.group.get(), self.groups());
-        let coder = super::columns::Int4Columns::new(panel, cols, group, int4)
-            .map_err(|e| row_error(&e))?;
-        Ok(Some(Box::new(coder)))
+    fn column_unit(&self) -> Option<usize> {
+        Some(1)
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         Ok(Box::new(Int4Worker {
+            group: self.params.group,
             groups: self.groups(),
             scales: Halves::default(),
             mins: Halves::default(),
@@ -91,6 +84,8 @@ impl Codec for Int4Codec {
 }
 
 struct Int4Worker {
+    #[cfg_attr(not(feature = "model"), expect(dead_code, reason = "for column coders"))]
+    group: NonZeroUsize,
     groups: Int4,
     scales: Halves,
     mins: Halves,
@@ -110,6 +105,18 @@ impl Worker for Int4Worker {
         self.scales.store(&mut parts[1]);
         self.mins.store(&mut parts[2]);
         Ok(())
+    }
+
+    #[cfg(feature = "model")]
+    fn column_coder<'w>(
+        &'w mut self,
+        panel: &[f32],
+        cols: usize,
+        _: &[f32],
+    ) -> Result<Box<dyn super::PanelCoder + 'w>, CodecError> {
+        let coder = super::columns::Int4Columns::new(panel, cols, self.group.get(), self.groups)
+            .map_err(|e| row_error(&e))?;
+        Ok(Box::new(coder))
     }
 
     fn decode(

@@ -95,21 +95,11 @@ pub trait Codec: Debug + Send + Sync {
     /// [`CodecError::Unavailable`] if what it needs cannot be set up.
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError>;
 
-    /// A coder of `panel`, row-major with `cols` columns, that error feedback can drive column by
-    /// column; the error of column i counts `importance[i]` times when scales are chosen. None for
-    /// a format, or settings of one, that only codes whole panels.
-    ///
-    /// # Errors
-    /// As [`Worker::encode`].
+    /// Columns that [`Worker::column_coder`] codes together; None for a format, or settings of one,
+    /// that only codes whole panels.
     #[cfg(feature = "model")]
-    fn column_coder(
-        &self,
-        panel: &[f32],
-        cols: usize,
-        importance: &[f32],
-    ) -> Result<Option<Box<dyn PanelCoder>>, CodecError> {
-        let _ = (panel, cols, importance);
-        Ok(None)
+    fn column_unit(&self) -> Option<usize> {
+        None
     }
 
     /// Bytes of the parts of a matrix.
@@ -131,6 +121,22 @@ pub trait Worker: Send {
         cols: usize,
         parts: &mut [Vec<u8>],
     ) -> Result<(), CodecError>;
+
+    /// A coder of `panel`, row-major with `cols` columns, that error feedback can drive column by
+    /// column; the error of column i counts `importance[i]` times when scales are chosen.
+    ///
+    /// # Errors
+    /// As [`Self::encode`]; [`CodecError::Unavailable`] if [`Codec::column_unit`] is None.
+    #[cfg(feature = "model")]
+    fn column_coder<'w>(
+        &'w mut self,
+        panel: &[f32],
+        cols: usize,
+        importance: &[f32],
+    ) -> Result<Box<dyn PanelCoder + 'w>, CodecError> {
+        let _ = (panel, cols, importance);
+        Err(CodecError::Unavailable("codes whole panels only".to_owned()))
+    }
 
     /// Decodes the parts of a panel of `cols` columns into `panel`.
     ///

@@ -53,6 +53,17 @@ pub(crate) enum Site {
     ExpertDown(usize),
 }
 
+impl Site {
+    /// The sites of a block without experts, in the order in which they are reached.
+    pub(crate) const DENSE: [Self; 4] =
+        [Self::Attention, Self::Output, Self::FeedForward, Self::Down];
+
+    /// Whether it is in an expert.
+    pub(crate) fn is_expert(self) -> bool {
+        matches!(self, Self::Expert(_) | Self::ExpertDown(_))
+    }
+}
+
 /// Sees the inputs [n, in] of the linear layers of experts as they run.
 pub(crate) type Observer<'a> = &'a dyn Fn(Site, &Tensor) -> Result<()>;
 

@@ -32,6 +32,9 @@ pub trait Solver {
 /// What a solver reports.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SolveReport {
+    /// "sequential" if each layer saw what the compressed layers before it give, "parallel" if
+    /// all saw what the original model gives.
+    pub mode: &'static str,
     /// Tokens that it learnt from.
     pub tokens: usize,
     /// Seconds it took.
@@ -47,7 +50,8 @@ pub struct SolvedLayer {
     pub name: String,
     /// Signal to error of the layer's output in dB, for coding each weight on its own.
     pub plain_db: f64,
-    /// The same for the solution without its adapter counted out: what a reader gets.
+    /// The same for the solution, adapter included, against the weights that it was to come near
+    /// to.
     pub solved_db: f64,
     /// Share of the mean diagonal that H was damped by.
     pub damping: f64,
@@ -55,6 +59,8 @@ pub struct SolvedLayer {
     pub dead: usize,
     /// Tokens seen.
     pub tokens: u64,
+    /// Fewer tokens than inputs: H had no full rank before it was damped.
+    pub few_tokens: bool,
 }
 
 /// Codes and adapters by tensor, one file each.

@@ -11,9 +11,10 @@ use super::adapter::nearest;
 use super::options::SolveOptions;
 use crate::codec::{Codec, CodecError, WorkerPool};
 
-/// Rows that one thread solves at a time: enough for the matrix products, few enough to share a
-/// matrix among threads.
+/// Most rows that one thread solves at a time: what keeps the matrix products efficient and, for
+/// codecs that code several columns together, fills the encoder's batches of blocks.
 const PANEL_ROWS: usize = 96;
+const WIDE_PANEL_ROWS: usize = 384;
 
 /// A matrix to solve.
 pub(super) struct Matrix<'a> {
@@ -83,23 +84,22 @@ impl Factors {
     }
 }
 
-/// Columns that `codec` codes together.
-pub(super) fn unit_width(codec: &dyn Codec, cols: usize) -> Result<usize, CodecError> {
-    let coder = codec.column_coder(&vec![0.0; cols], cols, &vec![1.0; cols])?;
-    Ok(coder.map_or(1, |coder| coder.width()))
-}
-
 impl Matrix<'_> {
     fn codec(&self) -> &dyn Codec {
         self.pool.codec()
     }
 
+    /// Rows of a panel: equal shares of the matrix, as far as the codec's tiles allow.
     fn panel_rows(&self) -> usize {
         let multiple = self.codec().row_multiple();
-        (PANEL_ROWS / multiple).max(1) * multiple
+        let wide = self.codec().column_unit().is_some_and(|unit| unit > 1);
+        let most = if wide { WIDE_PANEL_ROWS } else { PANEL_ROWS };
+        let rows = self.weights.len() / self.cols;
+        let share = rows.div_ceil(rows.div_ceil(most).max(1));
+        share.div_ceil(multiple).max(1) * multiple
     }
 
-    /// Solves for codes and adapter; `factor` is of `hessian`, for units of [`unit_width`].
+    /// Solves for codes and adapter; `factor` is of `hessian`, for the codec's units.
     pub(super) fn solve(
         &self,
         hessian: &Hessian,
@@ -115,9 +115,11 @@ impl Matrix<'_> {
         };
         let rounds = if self.rank > 0 { options.rounds.max(1) } else { 1 };
         let mut coded = Coded::default();
-        for _ in 0..rounds {
+        for round in 1..=rounds {
             let residual = self.residual(adapter.as_ref());
-            coded = self.code(&residual, hessian, factor, &importance, options)?;
+            // Codes that are only there to fit an adapter to need no polish.
+            let passes = if round == rounds { options.passes } else { 0 };
+            coded = self.code(&residual, hessian, factor, &importance, passes)?;
             if self.rank > 0 {
                 let missing: Vec<f32> =
                     self.weights.iter().zip(&coded.decoded).map(|(w, d)| w - d).collect();
@@ -146,20 +148,21 @@ impl Matrix<'_> {
         hessian: &Hessian,
         factor: &Factor,
         importance: &[f32],
-        options: &SolveOptions,
+        passes: usize,
     ) -> Result<Coded, CodecError> {
         let n = self.cols;
         self.code_panels(weights, |weights, parts| {
-            match self.codec().column_coder(weights, n, importance)? {
-                Some(mut coder) => {
-                    let mut panel = Panel::new(weights, n);
-                    round(&mut panel, factor, &mut *coder);
-                    descend(&mut panel, hessian, &mut *coder, options.passes);
-                    coder.write(parts);
-                    Ok(())
+            self.pool.with(|worker| {
+                if self.codec().column_unit().is_none() {
+                    return worker.encode(weights, n, parts);
                 }
-                None => self.pool.with(|worker| worker.encode(weights, n, parts)),
-            }
+                let mut coder = worker.column_coder(weights, n, importance)?;
+                let mut panel = Panel::new(weights, n);
+                round(&mut panel, factor, &mut *coder);
+                descend(&mut panel, hessian, &mut *coder, passes);
+                coder.write(parts);
+                Ok(())
+            })
         })
     }
 

@@ -2,11 +2,14 @@
 //! least, found by `compress-model-feedback` for any codec that can code column by column.
 
 mod adapter;
+mod layers;
 mod matrix;
 mod options;
+mod parallel;
 mod product;
 mod sequential;
 mod target;
 
 pub use options::SolveOptions;
+pub use parallel::Parallel;
 pub use sequential::Sequential;

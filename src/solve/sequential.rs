@@ -1,22 +1,18 @@
 //! Layer after layer, each solved on what the compressed layers before it make of the text.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
-use compress_model_feedback::{CrossGram, Gram, Hessian};
+use compress_model_feedback::CrossGram;
 
-use super::matrix::{Factors, Matrix, unit_width};
+use super::layers::{LayerSolver, Seen};
 use super::options::SolveOptions;
-use super::target::reproducing;
 use crate::calibrate::{
-    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site,
+    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site, with_fallback,
 };
-use crate::checkpoint::dtype::AlignedBytes;
-use crate::checkpoint::{Checkpoint, Tensor};
-use crate::codec::WorkerPools;
-use crate::error::{Error, Result};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
 use crate::model::{HeldBlock, Model, ModelOptions, Site, SiteLayers};
-use crate::pipeline::{Fate, Plan, Progress, SolveReport, SolvedLayer, Solver, Spool};
+use crate::pipeline::{Plan, Progress, SolveReport, Solver, Spool};
 
 /// Solves the linear layers of a model in the order in which they run.
 #[derive(Debug)]
@@ -39,50 +35,32 @@ impl Solver for Sequential<'_> {
     ) -> Result<SolveReport> {
         let start = Instant::now();
         let model = Model::open(self.checkpoint.folder(), ModelOptions::default())?;
-        let student = Stream::start(&model, &self.text, spool.folder(), "student")?;
+        let folder = spool.folder().to_path_buf();
+        let student = Stream::start(&model, &self.text, &folder, "student")?;
         let teacher = if self.options.drift == 0.0 {
             None
         } else {
-            Some(Stream::start(&model, &self.text, spool.folder(), "teacher")?)
+            Some(Stream::start(&model, &self.text, &folder, "teacher")?)
         };
-        let mut run = Run {
-            solver: self,
-            plan,
-            seed,
-            model: &model,
-            by_name: names(self.checkpoint, plan),
-            pools: WorkerPools::default(),
-            spool,
-            progress,
-            layers: Vec::new(),
-        };
-        progress.begin("calibrating", model.block_count() as u64);
+        let layers = LayerSolver::new(self.checkpoint, plan, self.options, seed, spool, progress);
+        let mut run = Run { drift: self.options.drift, model: &model, layers };
         for block in 0..model.block_count() {
             run.block(block, &student, teacher.as_ref())?;
-            progress.advance(1);
         }
         run.head(&student)?;
-        let (tokens, seconds) = (self.text.tokens(), start.elapsed().as_secs_f64());
-        Ok(SolveReport { tokens, seconds, layers: run.layers })
+        Ok(SolveReport {
+            mode: "sequential",
+            tokens: self.text.tokens(),
+            seconds: start.elapsed().as_secs_f64(),
+            layers: run.layers.into_reports(),
+        })
     }
 }
 
-fn names<'a>(checkpoint: &'a Checkpoint, plan: &Plan) -> HashMap<&'a str, usize> {
-    let tensors = plan.tensors.iter().enumerate();
-    tensors.map(|(i, t)| (checkpoint.tensors()[t.source].name.as_str(), i)).collect()
-}
-
 struct Run<'a> {
-    solver: &'a Sequential<'a>,
-    plan: &'a Plan,
-    seed: u64,
+    drift: f32,
     model: &'a Model,
-    /// Name of a weight to its number in the plan.
-    by_name: HashMap<&'a str, usize>,
-    pools: WorkerPools,
-    spool: &'a mut Spool,
-    progress: &'a dyn Progress,
-    layers: Vec<SolvedLayer>,
+    layers: LayerSolver<'a>,
 }
 
 impl Run<'_> {
@@ -99,15 +77,15 @@ impl Run<'_> {
             None => None,
         };
         let teacher = teacher.zip(original.as_ref());
-        let layers = self.model.site_layers(index);
-        for site in [Site::Attention, Site::Output, Site::FeedForward, Site::Down] {
+        let sites = self.model.site_layers(index);
+        for site in Site::DENSE {
             let moments = collect_site(site, (student, &held), teacher)?;
-            if let Some(layers) = layers.iter().find(|layers| layers.site == site) {
+            if let Some(layers) = sites.iter().find(|layers| layers.site == site) {
                 self.site(layers, &moments, &mut held)?;
             }
         }
-        if layers.iter().any(|layers| matches!(layers.site, Site::Expert(_))) {
-            self.experts(&layers, student, &mut held)?;
+        if sites.iter().any(|layers| matches!(layers.site, Site::Expert(_))) {
+            self.experts(&sites, student, &mut held)?;
         }
         for batch in 0..student.batches() {
             student.leave(&held, batch)?;
@@ -120,33 +98,43 @@ impl Run<'_> {
 
     fn site(&mut self, layers: &SiteLayers, moments: &Moments, held: &mut HeldBlock) -> Result<()> {
         let model = self.model;
-        self.solve_layers(&layers.weights, moments, |position, weights| {
+        let seen = self.seen(moments);
+        self.layers.solve(&layers.weights, &seen, |position, weights| {
             model.replace(held, layers.site, position, weights)
         })
+    }
+
+    fn seen(&self, moments: &Moments) -> Seen {
+        let share = |drift: &CrossGram| -> Vec<f32> {
+            drift.mean().iter().map(|mean| mean * self.drift).collect()
+        };
+        Seen {
+            mean: moments.gram.mean(),
+            width: moments.gram.width(),
+            tokens: moments.gram.tokens(),
+            drift: moments.drift.as_ref().map(share),
+            residual_drift: moments.residual_drift.as_ref().map(share),
+        }
     }
 
     /// Solves the experts of a block, all on what the block's experts see before any is coded.
     fn experts(
         &mut self,
-        layers: &[SiteLayers],
+        sites: &[SiteLayers],
         student: &Stream<'_>,
         held: &mut HeldBlock,
     ) -> Result<()> {
-        let mut grams = collect_experts(student, held)?;
-        for layers in layers {
-            if !matches!(layers.site, Site::Expert(_) | Site::ExpertDown(_)) {
-                continue;
+        let expert_sites: Vec<Site> =
+            sites.iter().map(|layers| layers.site).filter(|site| site.is_expert()).collect();
+        let (grams, rare) = with_fallback(collect_experts(student, held)?, &expert_sites);
+        for layers in sites {
+            let Some(gram) = grams.get(&layers.site) else { continue };
+            if rare.contains(&layers.site) {
+                let name = &layers.weights[0];
+                self.layers.say(&format!("{name}: too few tokens came here, all experts' used"));
             }
-            match grams.remove(&layers.site) {
-                Some(gram) => {
-                    let moments = Moments { gram, drift: None, residual_drift: None };
-                    self.site(layers, &moments, held)?;
-                }
-                None => {
-                    let name = &layers.weights[0];
-                    self.progress.tensor(&format!("{name}: no token came here, coded plainly"));
-                }
-            }
+            let moments = Moments { gram: gram.clone(), drift: None, residual_drift: None };
+            self.site(layers, &moments, held)?;
         }
         Ok(())
     }
@@ -155,94 +143,11 @@ impl Run<'_> {
     /// inputs to weigh them by.
     fn head(&mut self, student: &Stream<'_>) -> Result<()> {
         let Some(name) = self.model.own_head().map(str::to_owned) else { return Ok(()) };
-        if !self.is_coded(&name) {
+        if !self.layers.is_coded(&name) {
             return Ok(());
         }
-        let gram = collect_head(student)?;
-        let moments = Moments { gram, drift: None, residual_drift: None };
-        self.solve_layers(&[name], &moments, |_, _| Ok(()))
-    }
-
-    fn is_coded(&self, name: &str) -> bool {
-        let planned = self.by_name.get(name).map(|&i| &self.plan.tensors[i].fate);
-        matches!(planned, Some(Fate::Coded { .. }))
-    }
-
-    /// Solves the layers `names`, which see the same inputs; `solved` gets the position in `names`
-    /// and what a reader gets for the weight.
-    fn solve_layers(
-        &mut self,
-        names: &[String],
-        moments: &Moments,
-        mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
-    ) -> Result<()> {
-        let gram = &moments.gram;
-        if !names.iter().any(|name| self.is_coded(name)) {
-            return Ok(());
-        }
-        let hessian = self.damped(&names[0], gram)?;
-        let share = |drift: &CrossGram| -> Vec<f32> {
-            drift.mean().iter().map(|mean| mean * self.solver.options.drift).collect()
-        };
-        let drift = moments.drift.as_ref().map(share);
-        let residual_drift = moments.residual_drift.as_ref().map(share);
-        let mut factors = Factors::default();
-        for (position, name) in names.iter().enumerate() {
-            let Some(&number) = self.by_name.get(name.as_str()) else { continue };
-            let Fate::Coded { codec, rank } = &self.plan.tensors[number].fate else { continue };
-            let pool = self.pools.of(codec);
-            let fault = |e: &dyn std::fmt::Display| self.fault(name, e);
-            let options = &self.solver.options;
-            let width = unit_width(&**codec, gram.width()).map_err(|e| fault(&e))?;
-            let factor = factors.of(&hessian, width, options);
-            let weights = self.read(number)?;
-            let target = drift
-                .as_ref()
-                .map(|drift| reproducing(&weights, &factor, drift, residual_drift.as_deref()));
-            let (cols, rank, seed) = (gram.width(), *rank, self.seed);
-            let matrix = |weights| Matrix { weights, cols, pool: &pool, rank, seed };
-            let original = matrix(weights.as_slice());
-            let wanted = matrix(target.as_deref().unwrap_or(&weights));
-            let solution = wanted.solve(&hessian, &factor, options).map_err(|e| fault(&e))?;
-            let plain = original.plain().map_err(|e| fault(&e))?;
-            let layer = SolvedLayer {
-                name: name.clone(),
-                plain_db: original.output_sqnr_db(&plain, &hessian),
-                solved_db: wanted.output_sqnr_db(&solution.decoded, &hessian),
-                damping: hessian.damping(),
-                dead: hessian.dead(),
-                tokens: gram.tokens(),
-            };
-            self.progress.tensor(&format!(
-                "{name}: output {:.2} dB plain, {:.2} dB solved",
-                layer.plain_db, layer.solved_db
-            ));
-            self.layers.push(layer);
-            self.spool.put(number, &solution.parts, solution.adapter)?;
-            solved(position, solution.decoded)?;
-        }
-        Ok(())
-    }
-
-    fn damped(&self, name: &str, gram: &Gram) -> Result<Hessian> {
-        Hessian::new(gram.mean(), gram.width(), self.solver.options.damping)
-            .map_err(|e| self.fault(name, &format!("calibration: {e}")))
-    }
-
-    fn fault(&self, name: &str, e: &dyn std::fmt::Display) -> Error {
-        let tensor = self.source(self.by_name[name]);
-        Error::tensor(self.solver.checkpoint.file_of(tensor), name, e.to_string())
-    }
-
-    fn source(&self, number: usize) -> &Tensor {
-        &self.solver.checkpoint.tensors()[self.plan.tensors[number].source]
-    }
-
-    fn read(&self, number: usize) -> Result<Vec<f32>> {
-        let tensor = self.source(number);
-        let mut weights = vec![0.0; tensor.elements() as usize];
-        let scratch = &mut AlignedBytes::default();
-        self.solver.checkpoint.read_weights(tensor, 0, scratch, &mut weights)?;
-        Ok(weights)
+        let moments = Moments { gram: collect_head(student)?, drift: None, residual_drift: None };
+        let seen = self.seen(&moments);
+        self.layers.solve(&[name], &seen, |_, _| Ok(()))
     }
 }

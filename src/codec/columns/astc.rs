@@ -9,19 +9,30 @@ use half::f16;
 
 use super::{PanelCoder, rescaled};
 
-/// What an encoder of block columns needs to know.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::codec) struct AstcSettings {
-    pub(in crate::codec) footprint: Footprint,
-    pub(in crate::codec) mode: DecodeMode,
-    pub(in crate::codec) preset: Preset,
-    pub(in crate::codec) row_scale: RowScale,
+/// An encoder of block columns, made when it is first needed: its tables take time.
+pub(in crate::codec) struct ColumnEncoder {
+    footprint: Footprint,
+    mode: DecodeMode,
+    preset: Preset,
+    row_scale: RowScale,
+    native: Option<NativeEncoder>,
+}
+
+impl ColumnEncoder {
+    pub(in crate::codec) fn new(
+        footprint: Footprint,
+        mode: DecodeMode,
+        preset: Preset,
+        row_scale: RowScale,
+    ) -> Self {
+        Self { footprint, mode, preset, row_scale, native: None }
+    }
 }
 
 /// Blocks of a panel, block column by block column.
-pub(in crate::codec) struct AstcColumns {
+pub(in crate::codec) struct AstcColumns<'w> {
     footprint: Footprint,
-    encoder: NativeEncoder,
+    encoder: &'w mut NativeEncoder,
     rows: usize,
     scales: Vec<f16>,
     /// [block columns, blocks down, 16]
@@ -32,17 +43,18 @@ pub(in crate::codec) struct AstcColumns {
     decoded: Vec<f32>,
 }
 
-impl AstcColumns {
+impl<'w> AstcColumns<'w> {
     /// Chooses the row scales of `panel`, row-major with `cols` columns.
     pub(in crate::codec) fn new(
         panel: &[f32],
         cols: usize,
         importance: &[f32],
-        settings: AstcSettings,
+        encoder: &'w mut ColumnEncoder,
     ) -> Result<Self, Error> {
-        let AstcSettings { footprint, mode, preset, row_scale } = settings;
+        let &mut ColumnEncoder { footprint, mode, preset, row_scale, .. } = encoder;
+        let encoder =
+            encoder.native.get_or_insert_with(|| NativeEncoder::new(footprint, mode, preset));
         let rows = panel.len() / cols;
-        let mut encoder = NativeEncoder::new(footprint, mode, preset);
         let mut scales = vec![f16::ZERO; rows];
         match row_scale {
             RowScale::FullRange => full_range_scales(panel, cols, &mut scales)?,
@@ -66,7 +78,7 @@ impl AstcColumns {
     }
 }
 
-impl ColumnCoder for AstcColumns {
+impl ColumnCoder for AstcColumns<'_> {
     fn width(&self) -> usize {
         self.footprint.width()
     }
@@ -127,7 +139,7 @@ impl ColumnCoder for AstcColumns {
     }
 }
 
-impl PanelCoder for AstcColumns {
+impl PanelCoder for AstcColumns<'_> {
     fn write(&self, parts: &mut [Vec<u8>]) {
         let [blocks, scales] = parts else { unreachable!("invariant: blocks and scales") };
         let down = self.proposal.len() / BlockGrid::BLOCK_BYTES;

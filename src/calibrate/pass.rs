@@ -1,0 +1,257 @@
+//! `calibrate`: one pass of a text through the original model.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Tensor;
+use compress_model_feedback::Gram;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
+
+use super::activations::Activations;
+use super::moments::{with_fallback, with_values};
+use super::statistics::{DESCRIPTION_FILE, Description, SiteStatistics, VERSION};
+use super::stream::BATCH_TOKENS;
+use super::text::CalibrationText;
+use crate::checkpoint::{Checkpoint, write_json};
+use crate::error::{Error, IoContext, Result};
+use crate::model::{Model, ModelOptions, Passage, Site};
+use crate::pipeline::manifest::TOOL;
+use crate::pipeline::{Progress, source_fingerprint};
+
+/// What `calibrate` reports.
+#[derive(Debug, Clone, Serialize)]
+pub struct CalibrateReport {
+    /// The folder of statistics.
+    pub output: PathBuf,
+    /// Tokens read.
+    pub tokens: usize,
+    /// Blocks that an earlier run had finished.
+    pub resumed_blocks: usize,
+    /// Every site.
+    pub sites: Vec<SiteStatistics>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// How far a run got.
+#[derive(Debug, Serialize, Deserialize)]
+struct Journal {
+    blocks: usize,
+    description: Description,
+}
+
+const JOURNAL: &str = "progress.json";
+
+/// Runs `text` through the model of `checkpoint` and writes what its linear layers see to the new
+/// folder `output`. Work in progress lies beside it, in `.NAME.partial`; with `resume` it goes on
+/// where an earlier run stopped.
+///
+/// # Errors
+/// [`Error::Usage`] for work in progress of other settings, or where there is some and `resume` is
+/// not asked for; as running the model; I/O.
+pub fn calibrate(
+    checkpoint: &Checkpoint,
+    text: &CalibrationText,
+    output: &Path,
+    resume: bool,
+    progress: &dyn Progress,
+) -> Result<CalibrateReport> {
+    let start = Instant::now();
+    let model = Model::open(checkpoint.folder(), ModelOptions::default())?;
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    let folder = output.with_file_name(format!(".{name}.partial"));
+    let fresh = Description {
+        format_version: VERSION.to_owned(),
+        tool: TOOL.to_owned(),
+        source_fingerprint: source_fingerprint(checkpoint)?.to_hex().to_string(),
+        texts: text.files.clone(),
+        ctx: text.ctx,
+        windows: text.windows().len(),
+        sites: Vec::new(),
+    };
+    let journal = begin(&folder, fresh, resume)?;
+    let resumed_blocks = journal.blocks;
+    let mut pass = Pass { model: &model, text, folder: &folder, journal };
+    progress.begin("calibrating", model.block_count() as u64);
+    progress.advance(resumed_blocks as u64);
+    if resumed_blocks == 0 {
+        pass.embed()?;
+    }
+    while pass.journal.blocks < model.block_count() {
+        pass.block()?;
+        progress.advance(1);
+    }
+    pass.head()?;
+    let sites = pass.finish(output)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let (output, tokens) = (output.to_path_buf(), text.tokens());
+    Ok(CalibrateReport { output, tokens, resumed_blocks, sites, seconds })
+}
+
+/// Creates the folder of work in progress, or reads how far it got.
+fn begin(folder: &Path, fresh: Description, resume: bool) -> Result<Journal> {
+    if !folder.exists() {
+        fs::create_dir(folder).at("create", folder)?;
+    }
+    let path = folder.join(JOURNAL);
+    if !path.exists() {
+        return Ok(Journal { blocks: 0, description: fresh });
+    }
+    if !resume {
+        return Err(Error::Usage(format!(
+            "{}: an earlier run stopped here; go on with --resume or remove the folder",
+            folder.display()
+        )));
+    }
+    let bytes = fs::read(&path).at("read", &path)?;
+    let journal: Journal = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::checkpoint(&path, format!("not readable: {e}")))?;
+    let old = Description { sites: Vec::new(), ..journal.description.clone() };
+    let differs = if old.source_fingerprint != fresh.source_fingerprint {
+        Some("the checkpoint")
+    } else if (&old.texts, old.ctx, old.windows) != (&fresh.texts, fresh.ctx, fresh.windows) {
+        Some("the text or its windows")
+    } else if old != fresh {
+        Some("the program")
+    } else {
+        None
+    };
+    match differs {
+        None => Ok(journal),
+        Some(what) => Err(Error::Usage(format!(
+            "{}: cannot resume, {what} changed since; remove the folder to start again",
+            folder.display()
+        ))),
+    }
+}
+
+struct Pass<'a> {
+    model: &'a Model,
+    text: &'a CalibrationText,
+    folder: &'a Path,
+    journal: Journal,
+}
+
+impl Pass<'_> {
+    /// Hidden states before block `block`. Two files take turns, so that those of the last finished
+    /// block are always whole.
+    fn hidden(&self, block: usize) -> Result<Activations> {
+        let path = self.folder.join(format!("hidden-{}", block % 2));
+        let width = self.model.architecture().hidden_size;
+        let file =
+            Activations::open_or_create(&path, self.text.tokens(), width, self.batch_tokens())?;
+        Ok(file.keep())
+    }
+
+    fn batch_tokens(&self) -> usize {
+        (BATCH_TOKENS / self.text.ctx).max(1) * self.text.ctx
+    }
+
+    fn embed(&self) -> Result<()> {
+        let hidden = self.hidden(0)?;
+        let windows = self.batch_tokens() / self.text.ctx;
+        for (batch, windows) in self.text.windows().chunks(windows).enumerate() {
+            hidden.write(batch, &self.model.embeddings(&windows.concat())?)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the text through the next block and stores what its layers see.
+    fn block(&mut self) -> Result<()> {
+        let index = self.journal.blocks;
+        let (from, to) = (self.hidden(index)?, self.hidden(index + 1)?);
+        let held = self.model.hold_block(index)?;
+        let sites = self.model.site_layers(index);
+        let has = |site: Site| sites.iter().any(|layers| layers.site == site);
+        let grams: RefCell<BTreeMap<Site, Gram>> = RefCell::default();
+        let add = |site: Site, width: usize, values: &[f32]| {
+            grams.borrow_mut().entry(site).or_insert_with(|| Gram::new(width)).add(values);
+        };
+        let observer =
+            |site: Site, x: &Tensor| with_values(x, |values| add(site, x.dims()[1], values));
+        for batch in 0..from.batches() {
+            let mut passage = Passage { residual: from.read(batch)?, input: Vec::new() };
+            let tokens = passage.residual.len() / self.model.architecture().hidden_size;
+            for site in Site::DENSE {
+                self.model.reach(&held, site, self.text.ctx, &mut passage)?;
+                if has(site) {
+                    add(site, passage.input.len() / tokens, &passage.input);
+                }
+            }
+            self.model.leave(&held, self.text.ctx, &mut passage, Some(&observer))?;
+            to.write(batch, &passage.residual)?;
+        }
+        to.sync()?;
+        let experts: Vec<Site> =
+            sites.iter().map(|layers| layers.site).filter(|site| site.is_expert()).collect();
+        let (grams, rare) = with_fallback(grams.into_inner(), &experts);
+        let found = sites.into_iter().filter_map(|layers| {
+            let all_experts = rare.contains(&layers.site);
+            Some((layers.weights, grams.get(&layers.site)?, all_experts))
+        });
+        let found: Vec<_> = found.collect();
+        self.store(&format!("block-{index:05}.safetensors"), &found)?;
+        self.journal.blocks += 1;
+        let path = self.folder.join(JOURNAL);
+        let new = path.with_extension("new");
+        write_json(&new, &self.journal)?;
+        fs::rename(&new, &path).at("write", &path)
+    }
+
+    /// What the head sees, if it is not the embedding table too.
+    fn head(&mut self) -> Result<()> {
+        let Some(name) = self.model.own_head() else { return Ok(()) };
+        let hidden = self.hidden(self.journal.blocks)?;
+        let mut gram = Gram::new(self.model.architecture().hidden_size);
+        for batch in 0..hidden.batches() {
+            gram.add(&self.model.head_input(&hidden.read(batch)?)?);
+        }
+        self.store("head.safetensors", &[(vec![name.to_owned()], &gram, false)])
+    }
+
+    fn store(&mut self, file: &str, sites: &[(Vec<String>, &Gram, bool)]) -> Result<()> {
+        let path = self.folder.join(file);
+        let means: Vec<(String, usize, Vec<f32>)> = sites
+            .iter()
+            .map(|(weights, gram, _)| (weights[0].clone(), gram.width(), gram.mean()))
+            .collect();
+        let views = means.iter().map(|(name, width, mean)| {
+            let view = TensorView::new(Dtype::F32, vec![*width; 2], bytemuck::cast_slice(mean));
+            (name.as_str(), view.expect("invariant: a square matrix"))
+        });
+        safetensors::serialize_to_file(views, None, &path)
+            .map_err(|e| Error::checkpoint(&path, format!("cannot be written: {e}")))?;
+        for ((weights, gram, all_experts), (_, width, mean)) in sites.iter().zip(&means) {
+            self.journal.description.sites.push(SiteStatistics {
+                weights: weights.clone(),
+                file: file.to_owned(),
+                width: *width,
+                tokens: gram.tokens(),
+                dead: (0..*width).filter(|i| mean[i * width + i] == 0.0).count(),
+                all_experts: *all_experts,
+            });
+        }
+        Ok(())
+    }
+
+    /// Turns the work in progress into the output.
+    fn finish(self, output: &Path) -> Result<Vec<SiteStatistics>> {
+        write_json(&self.folder.join(DESCRIPTION_FILE), &self.journal.description)?;
+        for leftover in ["hidden-0", "hidden-1", JOURNAL] {
+            let path = self.folder.join(leftover);
+            if path.exists() {
+                fs::remove_file(&path).at("remove", &path)?;
+            }
+        }
+        if output.exists() {
+            fs::remove_dir_all(output).at("replace", output)?;
+        }
+        fs::rename(self.folder, output).at("rename to", output)?;
+        Ok(self.journal.description.sites)
+    }
+}

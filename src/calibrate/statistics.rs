@@ -1,0 +1,143 @@
+//! Statistics of a model's layers as a folder.
+//!
+//! `calibration.json` says which model and text they are of and lists the sites: which weights
+//! read the same inputs, how wide these are, how many tokens were seen. The means of x·xᵀ are F32
+//! [n, n] in one safetensors file a block, each under the name of its site's first weight.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, IoContext, Result};
+use crate::pipeline::source_fingerprint;
+
+/// Name of the description in a folder of statistics.
+pub(crate) const DESCRIPTION_FILE: &str = "calibration.json";
+
+/// Version of the format, major.minor.
+pub(crate) const VERSION: &str = "1.0";
+
+/// Largest description and largest file of one block that are read.
+const MAX_DESCRIPTION: u64 = 64 << 20;
+const MAX_BLOCK_BYTES: u64 = 64 << 30;
+
+/// Linear layers that read the same inputs, and what those are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteStatistics {
+    /// Names of their weights.
+    pub weights: Vec<String>,
+    /// File with the mean of x·xᵀ.
+    pub file: String,
+    /// Width of the inputs.
+    pub width: usize,
+    /// Tokens that the mean is over.
+    pub tokens: u64,
+    /// Inputs that were always zero.
+    pub dead: usize,
+    /// Too few tokens came to this expert: the mean is over all experts of the block.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_experts: bool,
+}
+
+/// What the statistics are of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Description {
+    pub(crate) format_version: String,
+    pub(crate) tool: String,
+    pub(crate) source_fingerprint: String,
+    /// File and BLAKE3 of each text.
+    pub(crate) texts: Vec<(PathBuf, String)>,
+    pub(crate) ctx: usize,
+    pub(crate) windows: usize,
+    pub(crate) sites: Vec<SiteStatistics>,
+}
+
+/// A folder that `calibrate` wrote.
+#[derive(Debug, Clone)]
+pub struct Statistics {
+    folder: PathBuf,
+    description: Description,
+}
+
+impl Statistics {
+    /// Opens `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it holds no statistics, or some of another format.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(DESCRIPTION_FILE);
+        let length = std::fs::metadata(&path).at("read", &path)?.len();
+        if length > MAX_DESCRIPTION {
+            return Err(Error::checkpoint(&path, format!("{length} bytes is too large")));
+        }
+        let text = std::fs::read(&path).at("read", &path)?;
+        let description: Description = serde_json::from_slice(&text)
+            .map_err(|e| Error::checkpoint(&path, format!("no description of statistics: {e}")))?;
+        let major = |version: &str| version.split('.').next().map(str::to_owned);
+        if major(&description.format_version) != major(VERSION) {
+            let found = &description.format_version;
+            let message = format!("format version {found}; this program reads {VERSION}");
+            return Err(Error::checkpoint(&path, message));
+        }
+        let inside = |file: &str| Path::new(file).file_name().is_some_and(|name| name == file);
+        if let Some(site) = description.sites.iter().find(|site| !inside(&site.file)) {
+            return Err(Error::checkpoint(&path, format!("{:?} is no file name", site.file)));
+        }
+        Ok(Self { folder: folder.to_path_buf(), description })
+    }
+
+    /// All sites, in the order in which the model reaches them.
+    #[must_use]
+    pub fn sites(&self) -> &[SiteStatistics] {
+        &self.description.sites
+    }
+
+    /// Tokens of the calibration text.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.description.ctx * self.description.windows
+    }
+
+    /// Makes sure that these are statistics of `checkpoint`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if its weights are others.
+    pub fn check_source(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let found = source_fingerprint(checkpoint)?.to_hex().to_string();
+        if found == self.description.source_fingerprint {
+            return Ok(());
+        }
+        let message = format!(
+            "these are statistics of another checkpoint than {}: fingerprint {} against {found}",
+            checkpoint.folder().display(),
+            self.description.source_fingerprint,
+        );
+        Err(Error::checkpoint(&self.folder, message))
+    }
+
+    /// The mean of x·xᵀ of a site, [width, width].
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the file does not hold it.
+    pub fn mean(&self, site: &SiteStatistics) -> Result<Vec<f32>> {
+        let path = self.folder.join(&site.file);
+        let length = std::fs::metadata(&path).at("read", &path)?.len();
+        if length > MAX_BLOCK_BYTES {
+            return Err(Error::checkpoint(&path, format!("{length} bytes is too large")));
+        }
+        let bytes = std::fs::read(&path).at("read", &path)?;
+        let fault = |message: String| Error::checkpoint(&path, message);
+        let tensors = safetensors::SafeTensors::deserialize(&bytes)
+            .map_err(|e| fault(format!("not a safetensors file: {e}")))?;
+        let name = &site.weights[0];
+        let tensor = tensors.tensor(name).map_err(|e| fault(format!("tensor {name:?}: {e}")))?;
+        if tensor.dtype() != safetensors::Dtype::F32 || tensor.shape() != [site.width; 2] {
+            let (dtype, shape) = (tensor.dtype(), tensor.shape());
+            let width = site.width;
+            let message = format!("{name:?} is {dtype:?} {shape:?}, not F32 [{width}, {width}]");
+            return Err(fault(message));
+        }
+        Ok(bytemuck::pod_collect_to_vec(tensor.data()))
+    }
+}

@@ -1,0 +1,202 @@
+//! The layers of one site, solved side by side.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use compress_model_feedback::{Factor, Hessian};
+use rayon::prelude::*;
+
+use super::matrix::{Factors, Matrix, Solution};
+use super::options::SolveOptions;
+use super::target::reproducing;
+use crate::checkpoint::dtype::AlignedBytes;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::codec::{WorkerPool, WorkerPools};
+use crate::error::{Error, Result};
+use crate::pipeline::{Fate, Plan, Progress, SolvedLayer, Spool};
+
+/// Solves layers of a plan and keeps the results.
+pub(super) struct LayerSolver<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: &'a Plan,
+    options: SolveOptions,
+    seed: u64,
+    /// Name of a weight to its number in the plan.
+    by_name: HashMap<&'a str, usize>,
+    pools: WorkerPools,
+    spool: &'a mut Spool,
+    progress: &'a dyn Progress,
+    solved: Vec<SolvedLayer>,
+}
+
+/// What the layers of a site see, and should make up for.
+pub(super) struct Seen {
+    /// Mean of x·xᵀ [n, n].
+    pub(super) mean: Vec<f32>,
+    /// Width of the inputs.
+    pub(super) width: usize,
+    /// Tokens that the mean is over.
+    pub(super) tokens: u64,
+    /// Mean of (x' - x)·xᵀ for the inputs x' of the original model.
+    pub(super) drift: Option<Vec<f32>>,
+    /// Mean of (r' - r)·xᵀ for the residual streams that the outputs are added to.
+    pub(super) residual_drift: Option<Vec<f32>>,
+}
+
+/// A layer to solve.
+struct Layer<'a> {
+    /// Among the layers of its site.
+    position: usize,
+    name: &'a str,
+    /// In the plan.
+    number: usize,
+    rank: usize,
+    pool: WorkerPool,
+    factor: Arc<Factor>,
+}
+
+impl<'a> LayerSolver<'a> {
+    pub(super) fn new(
+        checkpoint: &'a Checkpoint,
+        plan: &'a Plan,
+        options: SolveOptions,
+        seed: u64,
+        spool: &'a mut Spool,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let tensors = plan.tensors.iter().enumerate();
+        let by_name =
+            tensors.map(|(i, t)| (checkpoint.tensors()[t.source].name.as_str(), i)).collect();
+        let mut this = Self {
+            checkpoint,
+            plan,
+            options,
+            seed,
+            by_name,
+            pools: WorkerPools::default(),
+            spool,
+            progress,
+            solved: Vec::new(),
+        };
+        let coded = (0..plan.tensors.len()).filter(|&i| this.is_coded_number(i));
+        let bytes = coded.map(|i| this.source(i).byte_len).sum();
+        this.progress.begin("solving", bytes);
+        this.solved.reserve(plan.tensors.len());
+        this
+    }
+
+    /// What was solved, in order.
+    pub(super) fn into_reports(self) -> Vec<SolvedLayer> {
+        self.solved
+    }
+
+    /// Says something about the run.
+    pub(super) fn say(&self, line: &str) {
+        self.progress.tensor(line);
+    }
+
+    /// Whether the plan codes the weight `name`.
+    pub(super) fn is_coded(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|&i| self.is_coded_number(i))
+    }
+
+    fn is_coded_number(&self, number: usize) -> bool {
+        matches!(self.plan.tensors[number].fate, Fate::Coded { .. })
+    }
+
+    /// Solves those of the layers `names`, which all see `seen`, that the plan codes; `solved` gets
+    /// the position in `names` and what a reader gets for the weight.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for inputs that are not finite, and weights that a codec cannot hold.
+    pub(super) fn solve(
+        &mut self,
+        names: &[String],
+        seen: &Seen,
+        mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(first) = names.iter().find(|name| self.is_coded(name)) else { return Ok(()) };
+        let hessian =
+            Hessian::new(seen.mean.clone(), seen.width, self.options.damping).map_err(|e| {
+                self.fault(first, &format!("what it sees in the calibration text: {e}"))
+            })?;
+        let mut factors = Factors::default();
+        let mut layers = Vec::new();
+        for (position, name) in names.iter().enumerate() {
+            let Some(&number) = self.by_name.get(name.as_str()) else { continue };
+            let Fate::Coded { codec, rank } = &self.plan.tensors[number].fate else { continue };
+            let width = codec.column_unit().unwrap_or(1);
+            let factor = factors.of(&hessian, width, &self.options);
+            let pool = self.pools.of(codec);
+            layers.push(Layer { position, name, number, rank: *rank, pool, factor });
+        }
+        let this = &*self;
+        let solutions: Vec<Result<(SolvedLayer, Solution)>> =
+            layers.par_iter().map(|layer| this.solve_layer(layer, &hessian, seen)).collect();
+        for (layer, solution) in layers.iter().zip(solutions) {
+            let (report, solution) = solution?;
+            self.progress.advance(self.source(layer.number).byte_len);
+            self.progress.tensor(&format!(
+                "{}: output {:.2} dB plain, {:.2} dB solved",
+                report.name, report.plain_db, report.solved_db
+            ));
+            self.solved.push(report);
+            self.spool.put(layer.number, &solution.parts, solution.adapter)?;
+            solved(layer.position, solution.decoded)?;
+        }
+        Ok(())
+    }
+
+    fn solve_layer(
+        &self,
+        layer: &Layer<'_>,
+        hessian: &Hessian,
+        seen: &Seen,
+    ) -> Result<(SolvedLayer, Solution)> {
+        let &Layer { name, ref factor, .. } = layer;
+        let fault = |e: &dyn std::fmt::Display| self.fault(name, e);
+        let weights = self.read(layer.number)?;
+        let target = seen
+            .drift
+            .as_ref()
+            .map(|drift| reproducing(&weights, factor, drift, seen.residual_drift.as_deref()));
+        let cols = factor.width();
+        let matrix = |weights| Matrix {
+            weights,
+            cols,
+            pool: &layer.pool,
+            rank: layer.rank,
+            seed: self.seed,
+        };
+        let original = matrix(weights.as_slice());
+        let wanted = matrix(target.as_deref().unwrap_or(&weights));
+        let solution = wanted.solve(hessian, factor, &self.options).map_err(|e| fault(&e))?;
+        let plain = original.plain().map_err(|e| fault(&e))?;
+        let report = SolvedLayer {
+            name: name.to_owned(),
+            plain_db: original.output_sqnr_db(&plain, hessian),
+            solved_db: wanted.output_sqnr_db(&solution.decoded, hessian),
+            damping: hessian.damping(),
+            dead: hessian.dead(),
+            tokens: seen.tokens,
+            few_tokens: seen.tokens < seen.width as u64,
+        };
+        Ok((report, solution))
+    }
+
+    fn fault(&self, name: &str, e: &dyn std::fmt::Display) -> Error {
+        let tensor = self.source(self.by_name[name]);
+        Error::tensor(self.checkpoint.file_of(tensor), name, e.to_string())
+    }
+
+    fn source(&self, number: usize) -> &'a Tensor {
+        &self.checkpoint.tensors()[self.plan.tensors[number].source]
+    }
+
+    fn read(&self, number: usize) -> Result<Vec<f32>> {
+        let tensor = self.source(number);
+        let mut weights = vec![0.0; tensor.elements() as usize];
+        self.checkpoint.read_weights(tensor, 0, &mut AlignedBytes::default(), &mut weights)?;
+        Ok(weights)
+    }
+}

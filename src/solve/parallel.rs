@@ -1,0 +1,55 @@
+//! Every layer on what the original model makes of the text, from stored statistics.
+
+use std::time::Instant;
+
+use super::layers::{LayerSolver, Seen};
+use super::options::SolveOptions;
+use crate::calibrate::Statistics;
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::pipeline::{Plan, Progress, SolveReport, Solver, Spool};
+
+/// Solves the linear layers of a model independently of each other.
+#[derive(Debug)]
+pub struct Parallel<'a> {
+    /// The original model.
+    pub checkpoint: &'a Checkpoint,
+    /// What its layers see.
+    pub statistics: Statistics,
+    /// How each layer is solved; [`SolveOptions::drift`] does not apply.
+    pub options: SolveOptions,
+}
+
+impl Solver for Parallel<'_> {
+    fn solve(
+        &self,
+        plan: &Plan,
+        seed: u64,
+        spool: &mut Spool,
+        progress: &dyn Progress,
+    ) -> Result<SolveReport> {
+        let start = Instant::now();
+        self.statistics.check_source(self.checkpoint)?;
+        let mut layers =
+            LayerSolver::new(self.checkpoint, plan, self.options, seed, spool, progress);
+        for site in self.statistics.sites() {
+            if !site.weights.iter().any(|name| layers.is_coded(name)) {
+                continue;
+            }
+            let seen = Seen {
+                mean: self.statistics.mean(site)?,
+                width: site.width,
+                tokens: site.tokens,
+                drift: None,
+                residual_drift: None,
+            };
+            layers.solve(&site.weights, &seen, |_, _| Ok(()))?;
+        }
+        Ok(SolveReport {
+            mode: "parallel",
+            tokens: self.statistics.tokens(),
+            seconds: start.elapsed().as_secs_f64(),
+            layers: layers.into_reports(),
+        })
+    }
+}
