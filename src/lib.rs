@@ -11,6 +11,8 @@
 compile_error!("weights are read in place as little-endian");
 
 #[cfg(feature = "model")]
+pub mod budget;
+#[cfg(feature = "model")]
 pub mod calibrate;
 pub mod checkpoint;
 #[doc(hidden)]

@@ -11,6 +11,7 @@ mod statistics;
 mod stream;
 mod text;
 
+pub(crate) use activations::Activations;
 pub(crate) use moments::{Moments, collect_experts, collect_head, collect_site, with_fallback};
 pub use pass::{CalibrateReport, calibrate};
 pub use statistics::{SiteStatistics, Statistics};

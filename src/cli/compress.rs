@@ -14,8 +14,11 @@ use crate::error::Error;
 use crate::pipeline::{CompressReport, Plan, compress};
 #[cfg(feature = "model")]
 use crate::{
+    budget::{self, BudgetReport, Target},
     calibrate::Statistics,
+    checkpoint::Staging,
     pipeline::Solver,
+    recipe::Recipe,
     solve::{Parallel, Sequential, SolveOptions},
 };
 
@@ -36,6 +39,15 @@ pub(super) struct CompressArgs {
     #[cfg(feature = "model")]
     #[command(flatten)]
     windows: super::calibrate::WindowArgs,
+    /// Spend this many bits per weight of the whole model where the calibration text says that they
+    /// help most: other footprints, groups and ranks of the recipe's codecs
+    #[cfg(feature = "model")]
+    #[arg(long, value_name = "BITS", requires = "calibration", conflicts_with = "target_size")]
+    target_bpw: Option<f64>,
+    /// The same for the size of the output
+    #[cfg(feature = "model")]
+    #[arg(long, value_name = "SIZE", requires = "calibration", value_parser = super::parse_bytes)]
+    target_size: Option<u64>,
     /// Replace the output folder if it is there
     #[arg(long)]
     overwrite: bool,
@@ -45,6 +57,9 @@ pub(super) struct CompressArgs {
 struct Report {
     #[serde(flatten)]
     run: CompressReport,
+    #[cfg(feature = "model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<BudgetReport>,
     threads: usize,
     peak_memory: Option<u64>,
 }
@@ -60,8 +75,15 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let threads = rayon::current_num_threads();
-    let plan = Plan::new(&checkpoint, args.recipe.recipe()?, args.recipe.max_shard_size, threads)?;
     let display = Display::new(common);
+    let plan = |recipe| Plan::new(&checkpoint, recipe, args.recipe.max_shard_size, threads);
+    let wanted = plan(args.recipe.recipe()?)?;
+    #[cfg(feature = "model")]
+    let (wanted, budget) = match budget(args, &checkpoint, &wanted, &display)? {
+        Some((recipe, budget)) => (plan(recipe)?, Some(budget)),
+        None => (wanted, None),
+    };
+    let plan = wanted;
     #[cfg(feature = "model")]
     let solver = solver(args, &checkpoint)?;
     #[cfg(feature = "model")]
@@ -70,8 +92,41 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     let solver = None;
     let run = compress(&checkpoint, &plan, &args.output, common.seed, solver, &display)?;
     drop(display);
-    let report = Report { run, threads, peak_memory: peak_resident() };
+    let report = Report {
+        run,
+        #[cfg(feature = "model")]
+        budget,
+        threads,
+        peak_memory: peak_resident(),
+    };
     if common.json { print_json(&report) } else { print_text(&render(&report)) }
+}
+
+/// The recipe that spends the budget that the flags name.
+#[cfg(feature = "model")]
+fn budget(
+    args: &CompressArgs,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    display: &Display,
+) -> Result<Option<(Recipe, BudgetReport)>, Error> {
+    let target = match (args.target_bpw, args.target_size) {
+        (Some(bits), _) if bits.is_nan() || bits <= 0.0 => {
+            return Err(Error::Usage(format!("--target-bpw {bits}: must be above zero")));
+        }
+        (Some(bits), _) => Target::BitsPerWeight(bits),
+        (None, Some(bytes)) => Target::Bytes(bytes),
+        (None, None) => return Ok(None),
+    };
+    if let Some(folder) = args.calibration.iter().find(|path| path.is_dir()) {
+        let folder = folder.display();
+        return Err(Error::Usage(format!(
+            "{folder}: a budget needs a text to probe the model with"
+        )));
+    }
+    let text = args.windows.read(checkpoint, &args.calibration)?;
+    let staging = Staging::create(&args.output)?;
+    budget::fit(checkpoint, plan, &text, target, staging.folder(), display).map(Some)
 }
 
 /// The solver that the flags ask for.

@@ -5,6 +5,7 @@
 //! multiple-choice questions; no logits are written anywhere. [`generate`](generate()) continues
 //! a prompt. Conventions and definitions of the figures are in `docs/evaluation.md`.
 
+mod divergence;
 mod evaluate;
 mod gate;
 mod generate;
@@ -24,6 +25,7 @@ mod text;
 mod top;
 mod windows;
 
+pub(crate) use divergence::mean_divergence;
 pub use evaluate::{EvalOptions, EvalReport, evaluate};
 pub use gate::{Gates, Verdict, broken_gates};
 pub use generate::{Generated, Stop, generate};

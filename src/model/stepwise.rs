@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::block::{Block, Observer, Site, Tokens};
-use super::ops::norm;
+use super::ops::{multiply_transposed, norm};
 use super::transformer::Model;
 use crate::error::Result;
 
@@ -61,6 +61,21 @@ impl Model {
             .into_iter()
             .map(|(site, layers)| SiteLayers { site, weights: names(&layers) })
             .collect()
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.weights.folder()
+    }
+
+    /// Name of the embedding table.
+    pub(crate) fn embedding(&self) -> &str {
+        &self.plan.embedding
+    }
+
+    /// Logits of `hidden` [n, hidden] through `head` [vocabulary, hidden] in place of the model's.
+    pub(crate) fn logits_of(&self, hidden: &[f32], head: &[f32], logits: &mut [f32]) {
+        multiply_transposed(hidden, head, self.architecture.hidden_size, logits);
     }
 
     /// Name of the head's weight, if it is not the embedding table's as well.

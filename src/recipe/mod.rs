@@ -25,10 +25,14 @@ mod preset;
 mod rule;
 
 use std::path::Path;
+#[cfg(feature = "model")]
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::checkpoint::role::Role;
+#[cfg(feature = "model")]
+use crate::codec::Codec;
 use crate::error::{Error, IoContext, Result};
 
 pub use preset::Preset;
@@ -124,6 +128,14 @@ impl Recipe {
         rules.append(&mut self.rules);
         self.rules = rules;
         Ok(self)
+    }
+
+    /// Puts a rule for the tensor `name` alone in front of all others. Rules that then decide for
+    /// nothing are no mistake.
+    #[cfg(feature = "model")]
+    pub fn put_first(&mut self, name: &str, codec: &Arc<dyn Codec>, rank: usize) {
+        self.rules.iter_mut().for_each(|rule| rule.optional = true);
+        self.rules.insert(0, Rule::exact(name, codec, rank));
     }
 
     /// The rule that decides for each of `tensors` (name and role), in their order.

@@ -111,6 +111,15 @@ impl Rule {
         Self::parse(table)
     }
 
+    /// Codes the tensor `name` alone.
+    #[cfg(feature = "model")]
+    pub(super) fn exact(name: &str, codec: &Arc<dyn Codec>, rank: usize) -> Self {
+        let pattern = Regex::new(&format!("^{}$", regex::escape(name)))
+            .expect("invariant: an escaped name is a regular expression");
+        let action = Action::Code { codec: Arc::clone(codec), rank };
+        Self { pattern: Some(pattern), roles: Vec::new(), optional: false, action }
+    }
+
     /// Whether the rule is about tensor `name` of role `role`.
     #[must_use]
     pub fn matches(&self, name: &str, role: Role) -> bool {

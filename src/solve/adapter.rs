@@ -18,15 +18,7 @@ pub(super) fn nearest(
 ) -> Result<Adapter, Error> {
     let n = factor.width();
     let order = factor.order();
-    let mut ordered = vec![0.0; wanted.len()];
-    for (row, out) in wanted.chunks_exact(n).zip(ordered.chunks_exact_mut(n)) {
-        for (out, &column) in out.iter_mut().zip(order) {
-            *out = row[column];
-        }
-    }
-    let image = multiply(&ordered, factor.root(), n);
-    let options = SvdOptions { seed, ..SvdOptions::new(rank) };
-    let svd = truncated_svd(&DenseMatrix::new(&image, n), &options)?;
+    let svd = decompose(wanted, factor, &SvdOptions { seed, ..SvdOptions::new(rank) })?;
     let back = multiply(&svd.vt, factor.inverse(), n);
     let TruncatedSvd { u, mut s, mut vt, rows, cols } = svd;
     for ((s, vt), back) in s.iter_mut().zip(vt.chunks_exact_mut(n)).zip(back.chunks_exact(n)) {
@@ -38,4 +30,29 @@ pub(super) fn nearest(
         }
     }
     Adapter::from_svd(&TruncatedSvd { u, s, vt, rows, cols })
+}
+
+/// The output error that each of the first `rank` singular directions of `error` holds.
+///
+/// # Errors
+/// As the SVD.
+pub(super) fn energies(error: &[f32], factor: &Factor, rank: usize) -> Result<Vec<f64>, Error> {
+    // An estimate: fewer passes than for the adapter itself.
+    let svd = decompose(error, factor, &SvdOptions { depth: 4, ..SvdOptions::new(rank) })?;
+    let mut energies: Vec<f64> = svd.s.iter().map(|s| f64::from(*s).powi(2)).collect();
+    energies.resize(rank, 0.0);
+    Ok(energies)
+}
+
+/// The truncated SVD of `matrix`·M, columns in the factor's order.
+fn decompose(matrix: &[f32], factor: &Factor, options: &SvdOptions) -> Result<TruncatedSvd, Error> {
+    let n = factor.width();
+    let mut ordered = vec![0.0; matrix.len()];
+    for (row, out) in matrix.chunks_exact(n).zip(ordered.chunks_exact_mut(n)) {
+        for (out, &column) in out.iter_mut().zip(factor.order()) {
+            *out = row[column];
+        }
+    }
+    let image = multiply(&ordered, factor.root(), n);
+    truncated_svd(&DenseMatrix::new(&image, n), options)
 }

@@ -57,7 +57,7 @@ impl Coded {
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SolveError {
+pub(crate) enum SolveError {
     #[error("{0}")]
     Codec(#[from] CodecError),
     #[error("adapter: {0}")]

@@ -9,7 +9,9 @@ mod parallel;
 mod product;
 mod sequential;
 mod target;
+mod trial;
 
 pub use options::SolveOptions;
 pub use parallel::Parallel;
 pub use sequential::Sequential;
+pub(crate) use trial::{output_errors, plain_codes};

@@ -24,6 +24,6 @@ pub struct SolveOptions {
 impl Default for SolveOptions {
     fn default() -> Self {
         let (order, damping) = (Order::default(), Damping::default());
-        Self { order, damping, passes: 2, drift: 0.5, rounds: 2, structure: 0.5 }
+        Self { order, damping, passes: 2, drift: 0.5, rounds: 2, structure: 1.0 }
     }
 }
