@@ -1,5 +1,7 @@
 //! The triangular factors behind error feedback.
 
+use std::sync::Arc;
+
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{
     LltParams, LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
@@ -28,8 +30,8 @@ pub struct Factor {
     order: Vec<usize>,
     /// First position of each unit, and n.
     starts: Vec<usize>,
-    root: Vec<f32>,
-    inverse: Vec<f32>,
+    root: Arc<[f32]>,
+    inverse: Arc<[f32]>,
 }
 
 impl Factor {
@@ -64,8 +66,20 @@ impl Factor {
             }
             upper
         };
-        let (root, inverse) = (upper(&lower), upper(&inverse));
+        let (root, inverse) = (upper(&lower).into(), upper(&inverse).into());
         Self { n, order, starts, root, inverse }
+    }
+
+    /// The same factor for units of `width` columns, if it is in natural order.
+    ///
+    /// # Panics
+    /// If `width` is zero.
+    #[must_use]
+    pub fn for_units(&self, width: usize) -> Option<Self> {
+        let natural = self.order.iter().enumerate().all(|(position, column)| position == *column);
+        let mut starts: Vec<usize> = (0..self.n).step_by(width).collect();
+        starts.push(self.n);
+        natural.then(|| Self { starts, ..self.clone() })
     }
 
     /// Bytes for inputs of width `n`, the work on it included.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use compress_model_feedback::{Damping, Hessian};
 use serde_json::{Map, Value, json};
 
 use super::sensitivity::Sensitivity;
@@ -10,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::codec::{self, Codec, Params};
 use crate::error::{Error, Result};
 use crate::pipeline::{Fate, Plan};
-use crate::solve::{SolveOptions, output_errors};
+use crate::solve::{SolveOptions, adapter_shares, output_error};
 
 /// Footprints tried for textures, coarsest first: 2 to 6.4 bits a weight.
 const FOOTPRINTS: [&str; 7] = ["8x8", "8x6", "8x5", "6x6", "6x5", "5x5", "5x4"];
@@ -69,36 +68,34 @@ pub(super) fn measure(
     let (rows, cols) = (sensitivity.rows, sensitivity.cols);
     let mut weights = vec![0.0; rows * cols];
     checkpoint.read_weights(tensor, 0, &mut Default::default(), &mut weights)?;
-    let hessian = match &sensitivity.mean {
-        Some(mean) => {
-            Hessian::new(mean.clone(), cols, Damping::default()).map_err(|e| fault(&e))?
-        }
-        None => identity(cols),
-    };
+    let seen = sensitivity.seen.factored().map_err(|e| fault(&e))?;
     let ranks: Vec<usize> = if *rank == 0 {
         vec![0]
     } else {
         RANKS.into_iter().filter(|rank| *rank <= rows.min(cols)).collect()
     };
+    let mut shares = None;
     let mut candidates = Vec::new();
     for codec in relatives(&**codec) {
         let codec = codec.map_err(|e| fault(&e))?;
-        let errors =
-            output_errors(&weights, &codec, &hessian, &ranks, options).map_err(|e| fault(&e))?;
-        for (&rank, error) in ranks.iter().zip(errors) {
+        let (error, decoded) = output_error(&weights, &codec, &seen.hessian, &seen.factor, options)
+            .map_err(|e| fault(&e))?;
+        // The errors of all codecs are alike: one decomposition does for all.
+        let shares = match &mut shares {
+            Some(shares) => &*shares,
+            none => none.insert(
+                adapter_shares(&weights, &decoded, &seen.hessian, &seen.factor, &ranks)
+                    .map_err(|e| fault(&e))?,
+            ),
+        };
+        for (&rank, share) in ranks.iter().zip(shares) {
             let adapter = (2 * rank * (rows + cols)) as u64;
             let bytes = codec.coded_bytes(rows, cols) + adapter;
+            let error = error * (1.0 - share);
             candidates.push(Candidate { codec: Arc::clone(&codec), rank, bytes, error });
         }
     }
     Ok(candidates)
-}
-
-fn identity(n: usize) -> Hessian {
-    let mut values = vec![0.0; n * n];
-    (0..n).for_each(|i| values[i * n + i] = 1.0);
-    Hessian::new(values, n, Damping { share: 0.0, most: 1.0 })
-        .expect("invariant: the identity has a factor")
 }
 
 /// Codecs of the kind of `codec`, larger and smaller, its other parameters kept. A codec without

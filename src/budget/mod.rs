@@ -10,6 +10,7 @@
 
 mod allocate;
 mod candidates;
+mod seen;
 mod sensitivity;
 
 use std::time::Instant;

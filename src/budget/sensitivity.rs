@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use compress_model_feedback::{Gram, squared_norm};
 
 use super::matrices;
+use super::seen::Seen;
 use crate::calibrate::{Activations, CalibrationText};
 use crate::checkpoint::Checkpoint;
 use crate::codec::WorkerPools;
@@ -33,8 +35,8 @@ pub(super) struct Sensitivity {
     pub(super) alone_kld: f64,
     /// Nats for each unit of output error.
     pub(super) rate: f64,
-    /// Mean of x·xᵀ; none for a table that is looked up.
-    pub(super) mean: Option<Vec<f32>>,
+    /// What it sees, shared with the other layers of its site.
+    pub(super) seen: Arc<Seen>,
 }
 
 /// A weight that has been coded, on its way to the end of the model.
@@ -42,7 +44,7 @@ struct Variant {
     number: usize,
     /// Output error of its coding.
     error: f64,
-    mean: Option<Vec<f32>>,
+    seen: Arc<Seen>,
     /// What it decodes to, where the end of the model needs it again.
     table: Option<Vec<f32>>,
 }
@@ -137,7 +139,8 @@ impl Run<'_> {
         let rows: Vec<f32> = rows.map(|x| x * scale).collect();
         let error = squared_error(&weights, &decoded);
         let table = self.model.own_head().is_none().then_some(decoded);
-        self.add(Variant { number, error, mean: None, table }, &rows)
+        let seen = Arc::new(Seen::new(width, None));
+        self.add(Variant { number, error, seen, table }, &rows)
     }
 
     fn add(&mut self, variant: Variant, states: &[f32]) -> Result<()> {
@@ -161,17 +164,18 @@ impl Run<'_> {
         for layers in self.model.site_layers(index) {
             // Experts keep what the recipe says.
             let Some(gram) = grams.get(&layers.site) else { continue };
-            let mean = gram.mean();
+            let seen = Arc::new(Seen::new(gram.width(), Some(gram.mean())));
             for (position, name) in layers.weights.iter().enumerate() {
                 let Some(&number) = self.wanted.get(name.as_str()) else { continue };
                 let (weights, decoded) = self.coded(number)?;
                 let errors: Vec<f32> = weights.iter().zip(&decoded).map(|(w, d)| w - d).collect();
-                let error = squared_norm(&errors, &mean, gram.width());
+                let mean = seen.mean().expect("invariant: set above");
+                let error = squared_norm(&errors, mean, gram.width());
                 self.model.replace(&mut held, layers.site, position, decoded)?;
                 let states = self.through(&held, before.clone(), |_, _, _| {})?;
                 self.model.replace(&mut held, layers.site, position, weights)?;
-                let mean = Some(mean.clone());
-                self.add(Variant { number, error, mean, table: None }, &states)?;
+                let seen = Arc::clone(&seen);
+                self.add(Variant { number, error, seen, table: None }, &states)?;
             }
         }
         Ok(())
@@ -205,7 +209,8 @@ impl Run<'_> {
         let errors: Vec<f32> = weights.iter().zip(&decoded).map(|(w, d)| w - d).collect();
         let mean = gram.mean();
         let error = squared_norm(&errors, &mean, gram.width());
-        self.add(Variant { number, error, mean: Some(mean), table: Some(decoded) }, &states)
+        let seen = Arc::new(Seen::new(gram.width(), Some(mean)));
+        self.add(Variant { number, error, seen, table: Some(decoded) }, &states)
     }
 
     /// Compares the predictions of every variant with the original's.
@@ -235,7 +240,7 @@ impl Run<'_> {
                 bytes: tensor.byte_len,
                 alone_kld,
                 rate: if variant.error > 0.0 { alone_kld / variant.error } else { 0.0 },
-                mean: variant.mean,
+                seen: variant.seen,
             });
         }
         Ok(found)

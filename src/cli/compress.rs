@@ -77,7 +77,11 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     let threads = rayon::current_num_threads();
     let display = Display::new(common);
     let plan = |recipe| Plan::new(&checkpoint, recipe, args.recipe.max_shard_size, threads);
-    let wanted = plan(args.recipe.recipe()?)?;
+    #[cfg(feature = "model")]
+    let calibrated = !args.calibration.is_empty();
+    #[cfg(not(feature = "model"))]
+    let calibrated = false;
+    let wanted = plan(args.recipe.recipe(calibrated)?)?;
     #[cfg(feature = "model")]
     let (wanted, budget) = match budget(args, &checkpoint, &wanted, &display)? {
         Some((recipe, budget)) => (plan(recipe)?, Some(budget)),

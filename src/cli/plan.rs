@@ -21,6 +21,9 @@ pub(super) struct PlanArgs {
     model: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
+    /// Of a preset, show the variant that compress takes with --calibration
+    #[arg(long)]
+    calibrated: bool,
 }
 
 #[derive(Serialize)]
@@ -56,7 +59,12 @@ struct PlanLine {
 pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let threads = rayon::current_num_threads();
-    let plan = Plan::new(&checkpoint, args.recipe.recipe()?, args.recipe.max_shard_size, threads)?;
+    let plan = Plan::new(
+        &checkpoint,
+        args.recipe.recipe(args.calibrated)?,
+        args.recipe.max_shard_size,
+        threads,
+    )?;
     let report = report(&checkpoint, &plan);
     if common.json {
         return print_json(&report);

@@ -28,10 +28,12 @@ pub(super) struct RecipeArgs {
 }
 
 impl RecipeArgs {
-    /// The recipe asked for, with the overrides in front.
-    pub(super) fn recipe(&self) -> Result<Recipe> {
+    /// The recipe asked for, with the overrides in front; of a preset, the variant for
+    /// `calibrated` runs.
+    pub(super) fn recipe(&self, calibrated: bool) -> Result<Recipe> {
         let recipe = match (&self.recipe, self.preset) {
             (Some(path), _) => Recipe::read(path)?,
+            (None, Some(preset)) if calibrated => preset.calibrated_recipe(),
             (None, Some(preset)) => preset.recipe(),
             (None, None) => unreachable!("invariant: clap requires one of them"),
         };

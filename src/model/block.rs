@@ -383,7 +383,8 @@ impl Reader<'_> {
         let vector = |name: &String| {
             self.weights.tensor(self.weights.read(name)?, plan.shape.0, self.device)
         };
-        let weight = self.weights.read(&plan.weight)?;
+        let rows: Vec<usize> = (plan.first_row..plan.first_row + plan.shape.0).collect();
+        let weight = self.weights.read_rows(&plan.weight, plan.shape.1, &rows)?;
         Ok(Linear {
             weight: self.weights.tensor(weight, plan.shape, self.device)?,
             bias: plan.bias.as_ref().map(vector).transpose()?,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::architecture::{Architecture, Layer};
+use super::architecture::{Architecture, Experts, Layer};
 use super::block::Site;
 
 /// Where each weight of a model is.
@@ -19,6 +19,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct LinearPlan {
     pub(super) weight: String,
+    /// Where the layer starts among the rows of a weight that holds several.
+    pub(super) first_row: usize,
     pub(super) bias: Option<String>,
     pub(super) shape: (usize, usize),
 }
@@ -139,7 +141,7 @@ impl Finder<'_> {
     fn linear(&mut self, name: &str, shape: (usize, usize), bias: bool) -> Found<LinearPlan> {
         let weight = self.find(format!("{name}.weight"), &[shape.0, shape.1])?;
         let bias = if bias { Some(self.find(format!("{name}.bias"), &[shape.0])?) } else { None };
-        Ok(LinearPlan { weight, bias, shape })
+        Ok(LinearPlan { weight, first_row: 0, bias, shape })
     }
 
     fn gated(&mut self, names: [String; 3], width: usize, bias: bool) -> Found<GatedPlan> {
@@ -200,12 +202,17 @@ impl Finder<'_> {
                 a.mlp_bias,
             )?));
         };
+        let router = (experts.count, a.hidden_size);
+        let stacks = ["gate_up_proj", "down_proj"].map(|part| format!("{name}.mlp.experts.{part}"));
+        if stacks.iter().any(|stack| self.shapes.contains_key(stack)) {
+            let router = self.linear(&format!("{name}.mlp.gate"), router, false)?;
+            return Ok(FeedForwardPlan::Experts { router, experts: self.stacked(stacks, experts)? });
+        }
         let (module, parts) = if a.model_type == "mixtral" {
             ("block_sparse_moe", ["w1", "w3", "w2"])
         } else {
             ("mlp", ["gate_proj", "up_proj", "down_proj"])
         };
-        let router = (experts.count, a.hidden_size);
         let router = self.linear(&format!("{name}.{module}.gate"), router, false)?;
         let mut expert = |index: usize| {
             let names = parts.map(|part| format!("{name}.{module}.experts.{index}.{part}"));
@@ -213,6 +220,28 @@ impl Finder<'_> {
         };
         let experts = (0..experts.count).map(&mut expert).collect::<Found<_>>()?;
         Ok(FeedForwardPlan::Experts { router, experts })
+    }
+
+    /// Experts as the modules of transformers 5 hold them: gate and up in one tensor
+    /// [experts, 2·width, hidden], gate first, and down in another [experts, hidden, width].
+    fn stacked(&mut self, stacks: [String; 2], experts: Experts) -> Found<Vec<GatedPlan>> {
+        let Experts { count, intermediate_size: width, .. } = experts;
+        let hidden = self.architecture.hidden_size;
+        let [gate_up, down] = stacks;
+        let gate_up = self.find(gate_up, &[count, 2 * width, hidden])?;
+        let down = self.find(down, &[count, hidden, width])?;
+        let slice = |weight: &String, first_row, shape| LinearPlan {
+            weight: weight.clone(),
+            first_row,
+            bias: None,
+            shape,
+        };
+        let expert = |index: usize| GatedPlan {
+            gate: slice(&gate_up, 2 * index * width, (width, hidden)),
+            up: slice(&gate_up, (2 * index + 1) * width, (width, hidden)),
+            down: slice(&down, index * hidden, (hidden, width)),
+        };
+        Ok((0..count).map(expert).collect())
     }
 
     /// Nothing of the text model may be left over: a weight that is not used is a model that is

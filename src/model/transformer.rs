@@ -125,8 +125,7 @@ impl Model {
         let mut distinct: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
         distinct.sort_unstable();
         distinct.dedup();
-        let shape = (vocab_size, hidden_size);
-        let rows = self.weights.read_rows(&self.plan.embedding, shape, &distinct)?;
+        let rows = self.weights.read_rows(&self.plan.embedding, hidden_size, &distinct)?;
         let mut values = Vec::with_capacity(tokens.len() * hidden_size);
         for &token in tokens {
             let row = distinct.partition_point(|&known| known < token as usize);

@@ -106,14 +106,14 @@ impl Weights {
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
         let shape = &self.shapes[name];
         let (matrices, rows, cols) = as_matrices(shape).unwrap_or((1, 1, shape.iter().product()));
-        self.read_rows(name, (matrices * rows, cols), &(0..matrices * rows).collect::<Vec<_>>())
+        self.read_rows(name, cols, &(0..matrices * rows).collect::<Vec<_>>())
     }
 
-    /// The ascending rows `wanted` of tensor `name`, seen as one matrix.
+    /// The ascending rows `wanted` of tensor `name`, seen as one matrix of `cols` columns.
     pub(super) fn read_rows(
         &self,
         name: &str,
-        (rows, cols): (usize, usize),
+        cols: usize,
         wanted: &[usize],
     ) -> Result<Vec<f32>> {
         let mut out = vec![0.0; wanted.len() * cols];
@@ -130,7 +130,7 @@ impl Weights {
                     }
                     _ => {
                         let adapter = if *adapters { folder.adapter(index)? } else { None };
-                        decode(folder, index, adapter.as_ref(), (rows, cols), wanted, &mut out)
+                        decode(folder, index, adapter.as_ref(), cols, wanted, &mut out)
                     }
                 }
             }
@@ -169,7 +169,7 @@ fn decode(
     folder: &CompressedFolder,
     index: usize,
     adapter: Option<&Adapter>,
-    (_, cols): (usize, usize),
+    cols: usize,
     wanted: &[usize],
     out: &mut [f32],
 ) -> Result<()> {

@@ -234,6 +234,7 @@ mod tests {
             let again = Recipe::parse(&recipe.to_toml(), preset.name()).unwrap();
             assert_eq!(recipe.to_toml(), again.to_toml());
             assert_eq!(recipe.name, preset.name());
+            assert!(preset.calibrated_recipe().name.starts_with(preset.name()));
         }
     }
 }

@@ -39,6 +39,26 @@ impl Preset {
         }
     }
 
+    /// The recipe file of the preset for a calibrated run, where the same bits are better spent in
+    /// another way.
+    #[must_use]
+    pub fn calibrated_text(self) -> &'static str {
+        match self {
+            Self::OnDevice => include_str!("presets/on-device-calibrated.toml"),
+            Self::Server => include_str!("presets/server-calibrated.toml"),
+            Self::ServerDesktop => self.text(),
+        }
+    }
+
+    /// The preset's recipe for a calibrated run.
+    ///
+    /// # Panics
+    /// Never: tests parse every preset.
+    #[must_use]
+    pub fn calibrated_recipe(self) -> Recipe {
+        Recipe::parse(self.calibrated_text(), self.name()).expect("invariant: presets are tested")
+    }
+
     /// The preset's recipe.
     ///
     /// # Panics

@@ -14,4 +14,4 @@ mod trial;
 pub use options::SolveOptions;
 pub use parallel::Parallel;
 pub use sequential::Sequential;
-pub(crate) use trial::{output_errors, plain_codes};
+pub(crate) use trial::{adapter_shares, output_error, plain_codes};

@@ -139,15 +139,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Solves the head, unless it is the embedding table too: rows that are looked up have no
-    /// inputs to weigh them by.
+    /// Solves the head. Where it is the embedding table too, errors count in both places: in the
+    /// norm of what the head sees and, with the same weight, as they are.
     fn head(&mut self, student: &Stream<'_>) -> Result<()> {
-        let Some(name) = self.model.own_head().map(str::to_owned) else { return Ok(()) };
+        let (name, tied) = match self.model.own_head() {
+            Some(name) => (name.to_owned(), false),
+            None => (self.model.embedding().to_owned(), true),
+        };
         if !self.layers.is_coded(&name) {
             return Ok(());
         }
         let moments = Moments { gram: collect_head(student)?, drift: None, residual_drift: None };
-        let seen = self.seen(&moments);
+        let mut seen = self.seen(&moments);
+        if tied {
+            let n = seen.width;
+            let trace: f64 = (0..n).map(|i| f64::from(seen.mean[i * n + i])).sum();
+            (0..n).for_each(|i| seen.mean[i * n + i] += (trace / n as f64) as f32);
+        }
         self.layers.solve(&[name], &seen, |_, _| Ok(()))
     }
 }

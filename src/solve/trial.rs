@@ -21,27 +21,51 @@ pub(crate) fn plain_codes(
     Matrix { weights, cols, pool, rank: 0, seed: 0 }.plain()
 }
 
-/// The output error that solving `weights` with `codec` leaves, tr(E·H·Eᵀ), for each of `ranks`: of
-/// adapters fitted to the error afterwards.
+/// The output error that solving `weights` with `codec` leaves, tr(E·H·Eᵀ), and what those weights
+/// decode to. `factor` is of `hessian`, in natural order.
 ///
 /// # Errors
-/// As coding, and the SVD.
-pub(crate) fn output_errors(
+/// As coding.
+pub(crate) fn output_error(
     weights: &[f32],
     codec: &Arc<dyn Codec>,
     hessian: &Hessian,
-    ranks: &[usize],
+    factor: &Factor,
     options: &SolveOptions,
-) -> Result<Vec<f64>, SolveError> {
+) -> Result<(f64, Vec<f32>), SolveError> {
     let cols = hessian.width();
     let pool = WorkerPools::default().of(codec);
-    let factor = Factor::new(hessian, codec.column_unit().unwrap_or(1), options.order);
+    let factor = factor
+        .for_units(codec.column_unit().unwrap_or(1))
+        .expect("invariant: a factor in natural order");
     let matrix = Matrix { weights, cols, pool: &pool, rank: 0, seed: 0 };
-    let solution = matrix.solve(hessian, &factor, options)?;
-    let error: Vec<f32> = weights.iter().zip(&solution.decoded).map(|(w, d)| w - d).collect();
-    let whole = squared_norm(&error, hessian.values(), cols);
+    let decoded = matrix.solve(hessian, &factor, options)?.decoded;
+    let error = difference(weights, &decoded);
+    Ok((squared_norm(&error, hessian.values(), cols), decoded))
+}
+
+/// Share of the output error of `decoded` that an adapter of each of `ranks` takes away.
+///
+/// # Errors
+/// As the SVD.
+pub(crate) fn adapter_shares(
+    weights: &[f32],
+    decoded: &[f32],
+    hessian: &Hessian,
+    factor: &Factor,
+    ranks: &[usize],
+) -> Result<Vec<f64>, SolveError> {
     let most = ranks.iter().copied().max().unwrap_or(0);
-    let taken = if most > 0 { energies(&error, &factor, most)? } else { Vec::new() };
-    let left = |rank: &usize| (whole - taken[..*rank].iter().sum::<f64>()).max(0.0);
-    Ok(ranks.iter().map(left).collect())
+    if most == 0 {
+        return Ok(vec![0.0; ranks.len()]);
+    }
+    let error = difference(weights, decoded);
+    let whole = squared_norm(&error, hessian.values(), hessian.width());
+    let taken = energies(&error, factor, most)?;
+    let share = |rank: &usize| (taken[..*rank].iter().sum::<f64>() / whole).clamp(0.0, 1.0);
+    Ok(ranks.iter().map(share).collect())
+}
+
+fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
