@@ -104,6 +104,40 @@ fn adapters_and_experts_are_solved_too() {
     workspace.run("verify", "solved", &[]).ok();
 }
 
+/// A budget is met from below, spends on several formats, and brings the model nearer.
+#[test]
+fn a_budget_is_met_and_well_spent() {
+    let workspace = workspace();
+    let text = fixture("calib_cc0.txt");
+    let budget = |target: &str, value: &str, out: &str| {
+        compress(&workspace, out, &[&text_args(&text)[..], &[target, value]].concat())
+    };
+    let report = budget("--target-bpw", "3.4", "out").ok().json();
+    let bits = report.pointer("/totals/bits_per_weight").unwrap().as_f64().unwrap();
+    assert!((3.4 * 0.99..=3.4).contains(&bits), "{bits}");
+    let budgeted = &report["budget"];
+    let lines = budgeted["choices"].as_array().unwrap();
+    assert_eq!(lines.len() as u64, report.pointer("/totals/coded").unwrap().as_u64().unwrap());
+    let kinds: std::collections::BTreeSet<&str> =
+        lines.iter().map(|line| line["becomes"].as_str().unwrap()).collect();
+    assert!(kinds.len() > 2, "{kinds:?}");
+    assert_eq!(budgeted["output_bytes"], report.pointer("/totals/output_bytes").unwrap().clone());
+    workspace.run("verify", "out", &[]).ok();
+    // The recipe itself takes fewer bits.
+    let plain = compress(&workspace, "plain", &text_args(&text)).ok().json();
+    assert!(plain.pointer("/totals/bits_per_weight").unwrap().as_f64().unwrap() < bits);
+    assert!(divergence(&workspace, "out") < divergence(&workspace, "plain"));
+
+    let bytes =
+        (bits * 1.1 / 8.0 * report.pointer("/totals/parameters").unwrap().as_f64().unwrap()) as u64;
+    let report = budget("--target-size", &bytes.to_string(), "sized").ok().json();
+    let output = report.pointer("/totals/output_bytes").unwrap().as_u64().unwrap();
+    assert!(output <= bytes && output as f64 > 0.99 * bytes as f64, "{output} of {bytes}");
+    budget("--target-bpw", "1.5", "never").fails(2, &["too small", "bits per weight"]);
+    budget("--target-bpw", "0", "never").fails(2, &["--target-bpw"]);
+    assert!(!workspace.path("never").exists());
+}
+
 /// Killed after its first block, the pass goes on there and gives the same bytes.
 #[test]
 fn a_killed_pass_goes_on() {

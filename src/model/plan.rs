@@ -206,7 +206,10 @@ impl Finder<'_> {
         let stacks = ["gate_up_proj", "down_proj"].map(|part| format!("{name}.mlp.experts.{part}"));
         if stacks.iter().any(|stack| self.shapes.contains_key(stack)) {
             let router = self.linear(&format!("{name}.mlp.gate"), router, false)?;
-            return Ok(FeedForwardPlan::Experts { router, experts: self.stacked(stacks, experts)? });
+            return Ok(FeedForwardPlan::Experts {
+                router,
+                experts: self.stacked(stacks, experts)?,
+            });
         }
         let (module, parts) = if a.model_type == "mixtral" {
             ("block_sparse_moe", ["w1", "w3", "w2"])

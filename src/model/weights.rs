@@ -110,12 +110,7 @@ impl Weights {
     }
 
     /// The ascending rows `wanted` of tensor `name`, seen as one matrix of `cols` columns.
-    pub(super) fn read_rows(
-        &self,
-        name: &str,
-        cols: usize,
-        wanted: &[usize],
-    ) -> Result<Vec<f32>> {
+    pub(super) fn read_rows(&self, name: &str, cols: usize, wanted: &[usize]) -> Result<Vec<f32>> {
         let mut out = vec![0.0; wanted.len() * cols];
         match &self.source {
             Source::Original(checkpoint) => read_original(checkpoint, name, cols, wanted, &mut out),
