@@ -110,6 +110,39 @@ fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
         }
     }
 
+    // A texture unit with a rounding of its own is not what the file was written for.
+    for adapter in adapters.iter().filter(|a| a["decode_mode_bc4"] == "llvmpipe") {
+        let index = adapter["index"].to_string();
+        let flags = ["--gpu", "--gpu-adapter", &index, "--gpu-path", "sampled"];
+        let recorded =
+            [&["verify", desktop], &flags[..], &["--gpu-reference", "recorded"]].concat();
+        let verified = run(&[&recorded[..], &["--json"]].concat());
+        assert_eq!(verified.code, 6, "{verified:?}");
+        let gpu = verified.json()["gpu"].clone();
+        assert_eq!(
+            (&gpu["reference"], gpu["first"].as_array().unwrap().len()),
+            (&"recorded".into(), 10)
+        );
+        let differing = gpu["differing"].as_u64().unwrap();
+        assert!(0 < differing && differing < gpu["texels"].as_u64().unwrap(), "{gpu}");
+        assert_eq!(gpu["texels_by_codec"]["bc4"], gpu["texels"]);
+        let count = format!("{differing} of ");
+        run(&recorded).fails(6, &[&count, "texels differ on", "row", "instead of"]);
+    }
+
+    // HDR textures are named, and not enough on their own.
+    let hdr = workspace.path("hdr");
+    let hdr = hdr.to_str().unwrap();
+    let some = "layers\\.0\\..*q_proj=astc:profile=hdr";
+    run(&["compress", model, "-o", hdr, "--preset", "server", "--tensor-type", some]).ok();
+    let report = run(&["verify", hdr, "--gpu", "--json"]).ok().json();
+    let skipped = report["gpu"]["skipped"].as_array().unwrap();
+    assert!(skipped.len() == 1 && skipped[0]["tensor"].as_str().unwrap().contains("q_proj"));
+    assert!(run(&["verify", hdr, "--gpu"]).ok().stdout.contains("not checked on the GPU: "));
+    let all = ["--preset", "on-device", "--tensor-type", some, "--overwrite"];
+    run(&[&["compress", model, "-o", hdr][..], &all].concat()).ok();
+    run(&["verify", hdr, "--gpu"]).fails(3, &["nothing to check on a GPU", "hdr"]);
+
     run(&["compress", model, "-o", untextured, "--preset", "on-device"]).ok();
     run(&["verify", untextured, "--gpu"]).fails(3, &["no texture-coded tensor"]);
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::table::table;
 use super::{Common, Failure, print_json, print_text};
 use crate::error::Error;
+use crate::pipeline::GpuReference;
 
 /// Which GPU, and how it decodes.
 #[derive(Debug, Args)]
@@ -25,6 +26,16 @@ pub(super) struct GpuArgs {
     /// texture unit passes the self-test
     #[arg(long, value_name = "PATH", requires = "gpu", default_value = "auto")]
     gpu_path: PathChoice,
+    /// What texels are compared with: the CPU's in the precision that the GPU was found to have,
+    /// or in the one that the folder was written for
+    #[arg(
+        long,
+        value_name = "PRECISION",
+        requires = "gpu",
+        value_enum,
+        default_value = "detected"
+    )]
+    pub(super) gpu_reference: GpuReference,
 }
 
 impl GpuArgs {

@@ -36,8 +36,9 @@ pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
     let gpu = args.gpu.open()?;
     let display = Display::new(common);
     #[cfg(feature = "gpu")]
-    let on_gpu =
-        gpu.map(|(gpu, choice)| verify_gpu(&folder, &gpu, choice, &display)).transpose()?;
+    let on_gpu = gpu
+        .map(|(gpu, choice)| verify_gpu(&folder, &gpu, choice, args.gpu.gpu_reference, &display))
+        .transpose()?;
     #[cfg_attr(not(feature = "gpu"), expect(unused_mut))]
     let mut report = verify(&folder, original.as_ref(), args.min_sqnr, &display)?;
     #[cfg(feature = "gpu")]
@@ -76,6 +77,9 @@ fn render(report: &VerifyReport) -> String {
             gpu.tensors,
             gpu.differing
         );
+        for skipped in &gpu.skipped {
+            text += &format!("\nnot checked on the GPU: {}: {}", skipped.tensor, skipped.reason);
+        }
     }
     text += &format!(
         "\n{}: {} tensors, {} coded: {}\n",

@@ -1,5 +1,7 @@
 //! A model run site by site, for those who change its linear layers on the way.
 
+use std::collections::HashMap;
+
 use candle_core::{Device, Tensor};
 
 use super::block::{Block, Observer, Site, Tokens};
@@ -51,15 +53,21 @@ impl Model {
         a.hidden_size.max(a.intermediate_size).max(a.heads * a.head_dim)
     }
 
-    /// The linear layers of block `index`, sites in the order in which they are reached.
+    /// The linear layers of block `index`, sites in the order in which they are reached. Experts
+    /// that share a stored tensor with others are left out: they can only be coded together.
     pub(crate) fn site_layers(&self, index: usize) -> Vec<SiteLayers> {
         let sites = self.plan.blocks[index].sites();
-        let names = |layers: &[&super::plan::LinearPlan]| {
-            layers.iter().map(|layer| layer.weight.clone()).collect()
-        };
+        let mut uses: HashMap<&str, usize> = HashMap::new();
+        for layer in sites.iter().flat_map(|(_, layers)| layers) {
+            *uses.entry(layer.weight.as_str()).or_default() += 1;
+        }
         sites
-            .into_iter()
-            .map(|(site, layers)| SiteLayers { site, weights: names(&layers) })
+            .iter()
+            .filter(|(_, layers)| layers.iter().all(|layer| uses[layer.weight.as_str()] == 1))
+            .map(|(site, layers)| SiteLayers {
+                site: *site,
+                weights: layers.iter().map(|layer| layer.weight.clone()).collect(),
+            })
             .collect()
     }
 

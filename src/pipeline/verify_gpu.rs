@@ -1,5 +1,7 @@
 //! Verification on a GPU: every texture decoded there and compared, bit for bit, with the CPU.
 
+use std::collections::BTreeMap;
+
 use compress_model_astc::gpu::{Gpu, GpuDecoder, PathChoice};
 use compress_model_astc::{BlockGrid, Footprint, TexelMode};
 use half::f16;
@@ -27,8 +29,14 @@ pub struct GpuReport {
     /// How the texels came out of the blocks: "sampled" or "computed", and the precision; one
     /// entry for each precision that the folder's textures were made for.
     pub paths: Vec<String>,
+    /// What the texels are compared with.
+    pub reference: GpuReference,
     /// Tensors decoded.
     pub tensors: usize,
+    /// Texels compared, by codec.
+    pub texels_by_codec: BTreeMap<&'static str, u64>,
+    /// Textures that were not decoded, and why.
+    pub skipped: Vec<SkippedTexture>,
     /// Texels compared with the CPU reference, scaled to weights.
     pub texels: u64,
     /// How many of them differ.
@@ -36,6 +44,30 @@ pub struct GpuReport {
     /// The first ten of those.
     pub first: Vec<TexelDifference>,
 }
+
+/// The CPU's part in the comparison.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuReference {
+    /// The CPU decodes in the precision that the GPU was found to decode in.
+    #[default]
+    Detected,
+    /// The CPU decodes in the precision that the folder was written for: a GPU that rounds in
+    /// another way differs.
+    Recorded,
+}
+
+/// A texture that no path decodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedTexture {
+    /// The tensor.
+    pub tensor: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Why textures of the HDR profile are skipped.
+const HDR_REASON: &str = "profile \"hdr\": no GPU path decodes HDR endpoints";
 
 /// A weight that the GPU decodes to another value than the CPU reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -87,7 +119,7 @@ impl VerifyReport {
 }
 
 /// Decodes every texture of `folder` on `gpu` and compares it with the CPU reference in the
-/// precision of the GPU's path. Holds one band of four million weights, or one row of blocks,
+/// precision that `reference` asks for. Holds one band of four million weights, or one row of blocks,
 /// at a time.
 ///
 /// # Errors
@@ -97,18 +129,25 @@ pub fn verify_gpu(
     folder: &CompressedFolder,
     gpu: &Gpu,
     choice: PathChoice,
+    reference: GpuReference,
     progress: &dyn Progress,
 ) -> Result<GpuReport> {
-    let textures = textures(folder);
+    let (textures, skipped) = textures(folder);
     if textures.is_empty() {
-        let message = "has no texture-coded tensor: there is nothing to decode on a GPU";
+        let message = match skipped.len() {
+            0 => "has no texture-coded tensor: there is nothing to decode on a GPU".to_owned(),
+            count => format!("nothing to check on a GPU: {count} textures of {HDR_REASON}"),
+        };
         return Err(Error::checkpoint(folder.stored.folder(), message));
     }
     let mut decoders: Vec<(TexelMode, GpuDecoder<'_>)> = Vec::new();
     let mut report = GpuReport {
         adapter: gpu.info().label(),
         paths: Vec::new(),
+        reference,
         tensors: textures.len(),
+        texels_by_codec: BTreeMap::new(),
+        skipped,
         texels: 0,
         differing: 0,
         first: Vec::new(),
@@ -146,16 +185,19 @@ struct Texture {
     wanted: TexelMode,
 }
 
-fn textures(folder: &CompressedFolder) -> Vec<Texture> {
-    let coded = |entry: usize| match folder.manifest.tensors[entry].status {
-        Status::Coded { .. } => {
-            let (pool, shape) = folder.coded(entry);
-            let (footprint, wanted) = pool.codec().texture()?;
-            Some(Texture { entry, shape, footprint, wanted })
+/// The textures that can be compared, and those that cannot.
+fn textures(folder: &CompressedFolder) -> (Vec<Texture>, Vec<SkippedTexture>) {
+    let (mut textures, mut skipped) = (Vec::new(), Vec::new());
+    for (entry, tensor) in folder.manifest.tensors.iter().enumerate() {
+        let Status::Coded { params, .. } = &tensor.status else { continue };
+        let (pool, shape) = folder.coded(entry);
+        if let Some((footprint, wanted)) = pool.codec().texture() {
+            textures.push(Texture { entry, shape, footprint, wanted });
+        } else if params.get("profile").and_then(|profile| profile.as_str()) == Some("hdr") {
+            skipped.push(SkippedTexture { tensor: tensor.name.clone(), reason: HDR_REASON });
         }
-        _ => None,
-    };
-    (0..folder.manifest.tensors.len()).filter_map(coded).collect()
+    }
+    (textures, skipped)
 }
 
 impl Texture {
@@ -190,9 +232,15 @@ impl Texture {
         let matrix = decoder.upload(grid, &parts[0], &scales)?;
         let mut found = vec![0.0; rows * cols];
         decoder.decode(&matrix, 0..rows, &mut found)?;
-        let expected = reference(&grid, decoder.path().mode(), &parts[0], &scales)
+        let mode = match report.reference {
+            GpuReference::Detected => decoder.path().mode(),
+            GpuReference::Recorded => self.wanted,
+        };
+        let expected = reference(&grid, mode, &parts[0], &scales)
             .map_err(compress_model_astc::gpu::GpuError::Shape)?;
         report.texels += found.len() as u64;
+        let codec = self.wanted.codec().name();
+        *report.texels_by_codec.entry(codec).or_default() += found.len() as u64;
         for i in differences(&expected, &found) {
             report.differing += 1;
             if report.first.len() < LISTED_DIFFERENCES {
@@ -263,7 +311,10 @@ mod tests {
         let report = GpuReport {
             adapter: "gl: a".to_owned(),
             paths: vec!["sampled, unorm8".to_owned()],
+            reference: GpuReference::Detected,
             tensors: 1,
+            texels_by_codec: BTreeMap::from([("astc", 40)]),
+            skipped: Vec::new(),
             texels: 40,
             differing: 30,
             first: vec![difference],
