@@ -15,5 +15,5 @@ pub(crate) use activations::Activations;
 pub(crate) use moments::{Moments, collect_experts, collect_head, collect_site, with_fallback};
 pub use pass::{CalibrateReport, calibrate};
 pub use statistics::{SiteStatistics, Statistics};
-pub(crate) use stream::Stream;
+pub(crate) use stream::{BATCH_TOKENS, Stream};
 pub use text::{CalibrationText, TextSettings};

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::model::{HeldBlock, Model, Observer, Passage, Site};
 
 /// Tokens that run at once.
-pub(super) const BATCH_TOKENS: usize = 4096;
+pub(crate) const BATCH_TOKENS: usize = 4096;
 
 /// The hidden states of every token of a text, in two files: the residual stream, and what the
 /// linear layers at the last site saw.

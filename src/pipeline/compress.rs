@@ -138,7 +138,7 @@ pub fn compress(
         scan_seconds,
         code_seconds: start.elapsed().as_secs_f64(),
         solved,
-        planned_peak_memory: plan.peak_memory,
+        planned_peak_memory: plan.peak_memory + solver.map_or(0, |solver| solver.peak_memory(plan)),
         warnings: checkpoint.warnings().to_vec(),
     })
 }

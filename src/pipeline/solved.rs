@@ -15,6 +15,9 @@ use crate::error::{IoContext, Result};
 
 /// Codes some tensors of a plan before the run, in whatever order suits it.
 pub trait Solver {
+    /// Upper estimate of the resident memory that solving takes, in bytes.
+    fn peak_memory(&self, plan: &Plan) -> u64;
+
     /// Puts the codes of every tensor that it has a better way for than coding it on its own into
     /// `spool`.
     ///

@@ -4,6 +4,7 @@
 mod adapter;
 mod layers;
 mod matrix;
+mod memory;
 mod options;
 mod parallel;
 mod product;

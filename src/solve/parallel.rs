@@ -21,6 +21,10 @@ pub struct Parallel<'a> {
 }
 
 impl Solver for Parallel<'_> {
+    fn peak_memory(&self, plan: &Plan) -> u64 {
+        super::memory::layers(self.checkpoint, plan)
+    }
+
     fn solve(
         &self,
         plan: &Plan,

@@ -1,5 +1,6 @@
 //! Layer after layer, each solved on what the compressed layers before it make of the text.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use compress_model_feedback::CrossGram;
@@ -7,12 +8,17 @@ use compress_model_feedback::CrossGram;
 use super::layers::{LayerSolver, Seen};
 use super::options::SolveOptions;
 use crate::calibrate::{
-    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site, with_fallback,
+    BATCH_TOKENS, CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site,
+    with_fallback,
 };
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
 use crate::model::{HeldBlock, Model, ModelOptions, Site, SiteLayers};
 use crate::pipeline::{Plan, Progress, SolveReport, Solver, Spool};
+
+/// Arrays of a batch of the widest activations that are there at the same time: two passages, the
+/// arrays of an operation, and what the allocator keeps of the last one.
+const ACTIVATION_COPIES: u64 = 16;
 
 /// Solves the linear layers of a model in the order in which they run.
 #[derive(Debug)]
@@ -26,6 +32,21 @@ pub struct Sequential<'a> {
 }
 
 impl Solver for Sequential<'_> {
+    fn peak_memory(&self, plan: &Plan) -> u64 {
+        let tensors = self.checkpoint.tensors();
+        let block_of = |name: &str| name.split('.').find_map(|part| part.parse::<u32>().ok());
+        let mut blocks: HashMap<Option<u32>, u64> = HashMap::new();
+        for tensor in tensors {
+            *blocks.entry(block_of(&tensor.name)).or_default() += 4 * tensor.elements();
+        }
+        blocks.remove(&None);
+        let block = blocks.into_values().max().unwrap_or(0);
+        let widest = tensors.iter().filter_map(Tensor::as_matrices).map(|(_, _, cols)| cols).max();
+        let batch = self.text.tokens().min(BATCH_TOKENS.max(self.text.ctx)) as u64;
+        let activations = ACTIVATION_COPIES * 4 * batch * widest.unwrap_or(0) as u64;
+        2 * block + activations + super::memory::layers(self.checkpoint, plan)
+    }
+
     fn solve(
         &self,
         plan: &Plan,
