@@ -1,10 +1,10 @@
 //! A budget of bits, spent where the model feels it.
 //!
-//! 1. [`sensitivity`]: each weight is coded alone, and a few windows of text tell how far the
+//! 1. Sensitivity: each weight is coded alone, and a few windows of text tell how far the
 //!    model's predictions move (KLD) and how large the layer's output error was that moved them.
-//! 2. [`candidates`]: for every way of coding a weight, its size and the output error that the
+//! 2. Candidates: for every way of coding a weight, its size and the output error that the
 //!    solver leaves; errors become divergences at the exchange rate of step 1.
-//! 3. [`allocate`]: the choices with the least sum of divergences that fit the budget.
+//! 3. Allocation: the choices with the least sum of divergences that fit the budget.
 //!
 //! Divergences of single weights add up as long as they are small, which is all that this needs.
 

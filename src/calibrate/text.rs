@@ -60,6 +60,12 @@ impl CalibrationText {
         Ok(Self { ctx: settings.ctx, files, windows })
     }
 
+    /// Windows that no tokenizer made.
+    #[cfg(test)]
+    pub(crate) fn of_windows(windows: Vec<Vec<u32>>) -> Self {
+        Self { ctx: windows[0].len(), files: Vec::new(), windows }
+    }
+
     /// The windows, each of [`Self::ctx`] tokens.
     #[must_use]
     pub fn windows(&self) -> &[Vec<u32>] {

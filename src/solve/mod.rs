@@ -10,6 +10,8 @@ mod parallel;
 mod product;
 mod sequential;
 mod target;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 pub use options::SolveOptions;
