@@ -20,13 +20,16 @@ use serde::Serialize;
 
 use self::allocate::{Choice, allocate};
 use self::candidates::{Candidate, measure};
-use self::sensitivity::sensitivities;
+use self::sensitivity::{Sensitivity, sensitivities};
 use crate::calibrate::CalibrationText;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::pipeline::{Fate, Plan, PlannedTensor, Progress};
 use crate::recipe::Recipe;
 use crate::solve::SolveOptions;
+
+/// Weights whose candidates are measured side by side.
+const AT_ONCE: usize = 16;
 
 /// What a run may cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,7 +84,7 @@ pub fn fit(
     progress: &dyn Progress,
 ) -> Result<(Recipe, BudgetReport)> {
     let start = Instant::now();
-    let sensitive = sensitivities(checkpoint, plan, text, folder, progress)?;
+    let mut sensitive = sensitivities(checkpoint, plan, text, folder, progress)?;
     let options = SolveOptions {
         passes: 0,
         drift: 0.0,
@@ -90,15 +93,20 @@ pub fn fit(
         ..SolveOptions::default()
     };
     progress.begin("weighing", sensitive.iter().map(|s| s.bytes).sum());
-    let measured: Vec<Result<Vec<Candidate>>> = sensitive
-        .par_iter()
-        .map(|sensitivity| {
-            let candidates = measure(checkpoint, plan, sensitivity, &options)?;
-            progress.advance(sensitivity.bytes);
-            Ok(candidates)
-        })
-        .collect();
-    let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut measured = Vec::new();
+    // Few at a time: each site's Hessian and factor are as large as its widest layer squared.
+    for some in sensitive.chunks_mut(AT_ONCE) {
+        let candidates: Vec<Result<Vec<Candidate>>> = some
+            .par_iter()
+            .map(|sensitivity| {
+                let candidates = measure(checkpoint, plan, sensitivity, &options)?;
+                progress.advance(sensitivity.bytes);
+                Ok(candidates)
+            })
+            .collect();
+        measured.extend(candidates.into_iter().collect::<Result<Vec<_>>>()?);
+        some.iter_mut().for_each(Sensitivity::forget_inputs);
+    }
 
     let chosen: u64 = sensitive.iter().map(|s| plan.tensors[s.number].output_bytes()).sum();
     let fixed = plan.totals.output_bytes - chosen;

@@ -39,6 +39,13 @@ pub(super) struct Sensitivity {
     pub(super) seen: Arc<Seen>,
 }
 
+impl Sensitivity {
+    /// Lets go of what the layer sees.
+    pub(super) fn forget_inputs(&mut self) {
+        self.seen = Arc::new(Seen::new(self.cols, None));
+    }
+}
+
 /// A weight that has been coded, on its way to the end of the model.
 struct Variant {
     number: usize,
