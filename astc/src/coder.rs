@@ -134,10 +134,7 @@ impl Coder {
                 self.encode_arm(quality, &grid, w, blocks, scales)
             }
             Encoder::Native(preset, policy) => {
-                let Params { footprint, decode, .. } = self.params;
-                let native = self
-                    .native
-                    .get_or_insert_with(|| Box::new(NativeEncoder::new(footprint, decode, preset)));
+                let native = native_encoder(&mut self.native, self.params, preset);
                 match policy {
                     RowScale::FullRange => {
                         full_range_scales(w, cols, scales)?;
@@ -148,6 +145,17 @@ impl Coder {
                         native.encode_rows(w, rows, cols, Importance::Equal, blocks, scales)
                     }
                 }
+            }
+        }
+    }
+
+    /// The encoder behind [`Encoder::Native`], made on first use, and its policy for row scales;
+    /// none with astcenc.
+    pub fn native(&mut self) -> Option<(&mut NativeEncoder, RowScale)> {
+        match self.params.encoder {
+            Encoder::Arm(_) => None,
+            Encoder::Native(preset, policy) => {
+                Some((native_encoder(&mut self.native, self.params, preset), policy))
             }
         }
     }
@@ -219,7 +227,15 @@ impl Coder {
     }
 }
 
-/// The full-range scale of every row.
+fn native_encoder(
+    native: &mut Option<Box<NativeEncoder>>,
+    params: Params,
+    preset: Preset,
+) -> &mut NativeEncoder {
+    let Params { footprint, decode, .. } = params;
+    native.get_or_insert_with(|| Box::new(NativeEncoder::new(footprint, decode, preset)))
+}
+
 /// The scales of [`RowScale::FullRange`] for the rows of `w`, row-major with `cols` columns.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::norm::difference;
 use crate::panel::add_products;
 use crate::unit::{Goal, Scratch, code};
 use crate::{ColumnCoder, Hessian, Panel};
@@ -64,9 +65,8 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn begin(&mut self, panel: &Panel) {
-        let difference: Vec<f32> =
-            panel.decoded_columns().iter().zip(panel.wanted()).map(|(d, w)| d - w).collect();
-        self.gradient = product(&difference, self.rows, self.hessian);
+        let error = difference(panel.decoded_columns(), panel.wanted());
+        self.gradient = product(&error, self.rows, self.hessian);
     }
 
     /// Refits one scale a row: `wanted` is W·H.
@@ -108,7 +108,7 @@ impl Pass<'_> {
             }
         }
         let now = &panel.decoded_columns()[block.start * rows..block.end * rows];
-        let change: Vec<f32> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+        let change = difference(now, &before);
         let later = &mut self.gradient[block.end * rows..];
         let h = &self.hessian.values()[block.start * n..];
         add_products(later, &change, rows, h, n, block.end, 1.0);
@@ -137,8 +137,7 @@ impl Pass<'_> {
         let goal = Goal { columns: unit.clone(), target: &target, cost: &cost };
         let decoded = &mut panel.decoded_columns_mut()[range.clone()];
         code(coder, &goal, rows, decoded, true, &mut self.scratch);
-        let change: Vec<f32> =
-            decoded.iter().zip(&before).map(|(now, before)| now - before).collect();
+        let change = difference(decoded, &before);
         self.follow(&change, unit, block);
     }
 
@@ -187,8 +186,7 @@ impl Pass<'_> {
                 *d *= factor;
             }
         }
-        let change: Vec<f32> =
-            decoded.iter().zip(&before).map(|(now, before)| now - before).collect();
+        let change = difference(decoded, &before);
         self.follow(&change, columns, block);
     }
 }

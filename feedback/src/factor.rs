@@ -100,6 +100,13 @@ impl Factor {
         &self.order
     }
 
+    /// The rows of `matrix`, row-major, with their columns in the order of coding.
+    #[must_use]
+    pub fn ordered(&self, matrix: &[f32]) -> Vec<f32> {
+        let rows = matrix.chunks_exact(self.n);
+        rows.flat_map(|row| self.order.iter().map(|&column| row[column])).collect()
+    }
+
     /// First position of each unit of columns that are coded together, and n.
     pub(crate) fn starts(&self) -> &[usize] {
         &self.starts

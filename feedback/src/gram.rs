@@ -56,27 +56,7 @@ impl Gram {
         }
         assert!(x.len().is_multiple_of(n), "whole rows");
         self.tokens += (x.len() / n) as u64;
-        for x in x.chunks(CHUNK_TOKENS * n) {
-            let x = MatRef::from_row_major_slice(x, x.len() / n, n);
-            self.lower.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, sums)| {
-                let (first, rows) = (strip * STRIP, sums.len() / n);
-                let cols = first + rows;
-                let mut product = vec![0.0f32; rows * cols];
-                matmul(
-                    MatMut::from_row_major_slice_mut(&mut product, rows, cols),
-                    Accum::Replace,
-                    x.subcols(first, rows).transpose(),
-                    x.subcols(0, cols),
-                    1.0,
-                    Par::Seq,
-                );
-                for (sums, product) in sums.chunks_exact_mut(n).zip(product.chunks_exact(cols)) {
-                    for (sum, product) in sums.iter_mut().zip(product) {
-                        *sum += f64::from(*product);
-                    }
-                }
-            });
-        }
+        add_strips(&mut self.lower, x, x, n, Half::Lower);
     }
 
     /// Adds the sums of `other`.
@@ -134,25 +114,7 @@ impl CrossGram {
         let tokens = x.len() / n;
         assert!(tokens * n == x.len() && tokens * m == d.len(), "whole rows of the same tokens");
         self.tokens += tokens as u64;
-        for (d, x) in d.chunks(CHUNK_TOKENS * m).zip(x.chunks(CHUNK_TOKENS * n)) {
-            let d = MatRef::from_row_major_slice(d, d.len() / m, m);
-            let x = MatRef::from_row_major_slice(x, x.len() / n, n);
-            self.sums.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, sums)| {
-                let (first, rows) = (strip * STRIP, sums.len() / n);
-                let mut product = vec![0.0f32; sums.len()];
-                matmul(
-                    MatMut::from_row_major_slice_mut(&mut product, rows, n),
-                    Accum::Replace,
-                    d.subcols(first, rows).transpose(),
-                    x,
-                    1.0,
-                    Par::Seq,
-                );
-                for (sum, product) in sums.iter_mut().zip(product) {
-                    *sum += f64::from(product);
-                }
-            });
-        }
+        add_strips(&mut self.sums, d, x, n, Half::Both);
     }
 
     /// The mean of d·xᵀ: f32 [m, n]; zeros before the first token.
@@ -160,6 +122,43 @@ impl CrossGram {
     pub fn mean(&self) -> Vec<f32> {
         let share = 1.0 / self.tokens.max(1) as f64;
         self.sums.iter().map(|sum| (sum * share) as f32).collect()
+    }
+}
+
+/// Which columns of the sums a strip of rows needs.
+#[derive(Clone, Copy, PartialEq)]
+enum Half {
+    /// Those up to the diagonal.
+    Lower,
+    /// All.
+    Both,
+}
+
+/// Adds Σ d·xᵀ over the tokens of `d` [tokens, m] and `x` [tokens, n] to `sums` [m, n], strips of
+/// rows side by side.
+fn add_strips(sums: &mut [f64], d: &[f32], x: &[f32], n: usize, half: Half) {
+    let m = sums.len() / n;
+    for (d, x) in d.chunks(CHUNK_TOKENS * m).zip(x.chunks(CHUNK_TOKENS * n)) {
+        let d = MatRef::from_row_major_slice(d, d.len() / m, m);
+        let x = MatRef::from_row_major_slice(x, x.len() / n, n);
+        sums.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, sums)| {
+            let (first, rows) = (strip * STRIP, sums.len() / n);
+            let cols = if half == Half::Lower { first + rows } else { n };
+            let mut product = vec![0.0f32; rows * cols];
+            matmul(
+                MatMut::from_row_major_slice_mut(&mut product, rows, cols),
+                Accum::Replace,
+                d.subcols(first, rows).transpose(),
+                x.subcols(0, cols),
+                1.0,
+                Par::Seq,
+            );
+            for (sums, product) in sums.chunks_exact_mut(n).zip(product.chunks_exact(cols)) {
+                for (sum, product) in sums.iter_mut().zip(product) {
+                    *sum += f64::from(*product);
+                }
+            }
+        });
     }
 }
 

@@ -37,6 +37,6 @@ pub use error::Error;
 pub use factor::{Factor, Order};
 pub use gram::{CrossGram, Gram};
 pub use hessian::{Damping, Hessian};
-pub use norm::squared_norm;
+pub use norm::{difference, squared_norm};
 pub use panel::Panel;
 pub use round::round;

@@ -7,6 +7,12 @@ use rayon::prelude::*;
 /// Rows a task multiplies.
 const TASK_ROWS: usize = 64;
 
+/// What is left of `weights` where `decoded` stands for them: W - Ŵ.
+#[must_use]
+pub fn difference(weights: &[f32], decoded: &[f32]) -> Vec<f32> {
+    weights.iter().zip(decoded).map(|(w, d)| w - d).collect()
+}
+
 /// tr(E·H·Eᵀ) for `e`, row-major with as many columns as H [n, n] has: the squared change of a
 /// layer's output if E is the change of its weights and H the mean of x·xᵀ. Sums are f64 in a
 /// fixed order.

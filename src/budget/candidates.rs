@@ -66,8 +66,7 @@ pub(super) fn measure(
         Error::tensor(checkpoint.file_of(tensor), &tensor.name, e.to_string())
     };
     let (rows, cols) = (sensitivity.rows, sensitivity.cols);
-    let mut weights = vec![0.0; rows * cols];
-    checkpoint.read_weights(tensor, 0, &mut Default::default(), &mut weights)?;
+    let weights = checkpoint.read_all(tensor)?;
     let seen = sensitivity.seen.factored().map_err(|e| fault(&e))?;
     let ranks: Vec<usize> = if *rank == 0 {
         vec![0]

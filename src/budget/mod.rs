@@ -24,7 +24,7 @@ use self::sensitivity::{Sensitivity, sensitivities};
 use crate::calibrate::CalibrationText;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::pipeline::{Fate, Plan, PlannedTensor, Progress};
+use crate::pipeline::{Plan, Progress, bits_per_weight};
 use crate::recipe::Recipe;
 use crate::solve::SolveOptions;
 
@@ -127,12 +127,11 @@ pub fn fit(
         choices.iter().filter_map(|all| all.iter().map(|choice| choice.bytes).min()).sum();
     let room = target_bytes.checked_sub(fixed).filter(|room| *room >= smallest);
     let Some(room) = room else {
-        let parameters = plan.totals.parameters as f64;
         return Err(Error::Usage(format!(
             "the target of {target_bytes} bytes is too small for this model: with this recipe's \
              kinds of codecs it takes at least {} ({:.3} bits per weight)",
             fixed + smallest,
-            (fixed + smallest) as f64 * 8.0 / parameters,
+            bits_per_weight(fixed + smallest, plan.totals.parameters),
         )));
     };
     let picks = allocate(&choices, room);
@@ -155,25 +154,14 @@ pub fn fit(
             name: sensitivity.name.clone(),
             alone_kld: sensitivity.alone_kld,
             becomes: candidate.describe(),
-            bits_per_weight: candidate.bytes as f64 * 8.0 / sensitivity.elements as f64,
+            bits_per_weight: bits_per_weight(
+                candidate.bytes,
+                (sensitivity.rows * sensitivity.cols) as u64,
+            ),
             predicted_kld: choices[pick].cost,
         });
     }
     report.choices.reverse();
     report.seconds = start.elapsed().as_secs_f64();
     Ok((recipe, report))
-}
-
-/// The coded matrices of a plan: number, rows, columns.
-fn matrices<'a>(
-    checkpoint: &'a Checkpoint,
-    plan: &'a Plan,
-) -> impl Iterator<Item = (usize, &'a PlannedTensor, (usize, usize))> {
-    plan.tensors.iter().enumerate().filter_map(|(number, planned)| {
-        let Fate::Coded { .. } = planned.fate else { return None };
-        match checkpoint.tensors()[planned.source].as_matrices()? {
-            (1, rows, cols) => Some((number, planned, (rows, cols))),
-            _ => None,
-        }
-    })
 }

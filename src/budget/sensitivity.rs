@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use compress_model_feedback::{Gram, squared_norm};
+use compress_model_feedback::{Gram, difference, squared_norm};
 
-use super::matrices;
 use super::seen::Seen;
 use crate::calibrate::{Activations, CalibrationText};
 use crate::checkpoint::Checkpoint;
@@ -15,7 +14,7 @@ use crate::codec::WorkerPools;
 use crate::error::{Error, Result};
 use crate::eval::mean_divergence;
 use crate::model::{HeldBlock, Model, ModelOptions, Passage, Site};
-use crate::pipeline::{Fate, Plan, Progress};
+use crate::pipeline::{ErrorSums, Fate, Plan, PlannedTensor, Progress};
 use crate::solve::plain_codes;
 
 /// Windows that are read; more of them cost time in proportion.
@@ -28,7 +27,6 @@ pub(super) struct Sensitivity {
     pub(super) name: String,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    pub(super) elements: u64,
     /// Bytes of the source.
     pub(super) bytes: u64,
     /// KLD in nats when it alone is coded as planned.
@@ -70,8 +68,11 @@ pub(super) fn sensitivities(
     progress: &dyn Progress,
 ) -> Result<Vec<Sensitivity>> {
     let model = Model::open(checkpoint.folder(), ModelOptions::default())?;
-    let wanted: HashMap<&str, usize> = matrices(checkpoint, plan)
-        .map(|(number, planned, _)| (checkpoint.tensors()[planned.source].name.as_str(), number))
+    let name = |planned: &PlannedTensor| checkpoint.tensors()[planned.source].name.as_str();
+    let planned = plan.tensors.iter().enumerate();
+    let wanted: HashMap<&str, usize> = planned
+        .filter(|(_, planned)| is_coded_matrix(checkpoint, planned))
+        .map(|(number, planned)| (name(planned), number))
         .collect();
     let windows = &text.windows()[..WINDOWS.min(text.windows().len())];
     let tokens = windows.concat();
@@ -125,8 +126,7 @@ impl Run<'_> {
         let Fate::Coded { codec, .. } = &planned.fate else {
             unreachable!("invariant: wanted weights are coded")
         };
-        let mut weights = vec![0.0; tensor.elements() as usize];
-        self.checkpoint.read_weights(tensor, 0, &mut Default::default(), &mut weights)?;
+        let weights = self.checkpoint.read_all(tensor)?;
         let (_, _, cols) = tensor.as_matrices().expect("invariant: wanted weights are matrices");
         let pool = self.pools.borrow_mut().of(codec);
         let decoded = plain_codes(&weights, cols, &pool).map_err(|e| {
@@ -144,7 +144,7 @@ impl Run<'_> {
         let scale = self.model.architecture().embedding_scale;
         let rows = tokens.iter().flat_map(|&token| &decoded[token as usize * width..][..width]);
         let rows: Vec<f32> = rows.map(|x| x * scale).collect();
-        let error = squared_error(&weights, &decoded);
+        let error = ErrorSums::of(&weights, &decoded).noise;
         let table = self.model.own_head().is_none().then_some(decoded);
         let seen = Arc::new(Seen::new(width, None));
         self.add(Variant { number, error, seen, table }, &rows)
@@ -175,7 +175,7 @@ impl Run<'_> {
             for (position, name) in layers.weights.iter().enumerate() {
                 let Some(&number) = self.wanted.get(name.as_str()) else { continue };
                 let (weights, decoded) = self.coded(number)?;
-                let errors: Vec<f32> = weights.iter().zip(&decoded).map(|(w, d)| w - d).collect();
+                let errors = difference(&weights, &decoded);
                 let mean = seen.mean().expect("invariant: set above");
                 let error = squared_norm(&errors, mean, gram.width());
                 self.model.replace(&mut held, layers.site, position, decoded)?;
@@ -213,7 +213,7 @@ impl Run<'_> {
         let states = self.states.read(0)?;
         let mut gram = Gram::new(self.model.architecture().hidden_size);
         gram.add(&self.model.head_input(&states)?);
-        let errors: Vec<f32> = weights.iter().zip(&decoded).map(|(w, d)| w - d).collect();
+        let errors = difference(&weights, &decoded);
         let mean = gram.mean();
         let error = squared_norm(&errors, &mean, gram.width());
         let seen = Arc::new(Seen::new(gram.width(), Some(mean)));
@@ -243,7 +243,6 @@ impl Run<'_> {
                 name: tensor.name.clone(),
                 rows,
                 cols,
-                elements: tensor.elements(),
                 bytes: tensor.byte_len,
                 alone_kld,
                 rate: if variant.error > 0.0 { alone_kld / variant.error } else { 0.0 },
@@ -254,6 +253,8 @@ impl Run<'_> {
     }
 }
 
-fn squared_error(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+/// Whether the plan codes it and it is one matrix, not a stack.
+fn is_coded_matrix(checkpoint: &Checkpoint, planned: &PlannedTensor) -> bool {
+    let shape = checkpoint.tensors()[planned.source].as_matrices();
+    matches!(planned.fate, Fate::Coded { .. }) && matches!(shape, Some((1, _, _)))
 }

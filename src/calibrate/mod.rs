@@ -14,6 +14,6 @@ mod text;
 pub(crate) use activations::Activations;
 pub(crate) use moments::{Moments, collect_experts, collect_head, collect_site, with_fallback};
 pub use pass::{CalibrateReport, calibrate};
-pub use statistics::{SiteStatistics, Statistics};
-pub(crate) use stream::{BATCH_TOKENS, Stream};
+pub use statistics::{DESCRIPTION_FILE, SiteStatistics, Statistics};
+pub(crate) use stream::Stream;
 pub use text::{CalibrationText, TextSettings};

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{Storage, Tensor};
-use compress_model_feedback::{CrossGram, Gram};
+use compress_model_feedback::{CrossGram, Gram, difference};
 
+use super::activations::Activations;
 use super::stream::Stream;
 use crate::error::Result;
-use crate::model::{HeldBlock, Site};
+use crate::model::{HeldBlock, Model, Site};
 
 /// Sums over the tokens of a text at one site.
 pub(crate) struct Moments {
@@ -52,10 +53,6 @@ pub(crate) fn collect_site(
         }
     }
     Ok(moments.expect("invariant: a text has a window"))
-}
-
-fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 /// Sums of what the linear layers of experts see; an expert that no token came to has none.
@@ -102,14 +99,14 @@ pub(crate) fn with_fallback(
     (grams, rare)
 }
 
-/// Sums of what the head sees at the end of the model.
+/// Sums of what the head sees of `hidden`, the residual stream at the end of the model.
 ///
 /// # Errors
 /// As running the model; I/O.
-pub(crate) fn collect_head(stream: &Stream<'_>) -> Result<Gram> {
-    let mut gram = Gram::new(stream.model().architecture().hidden_size);
-    for batch in 0..stream.batches() {
-        gram.add(&stream.model().head_input(&stream.residual(batch)?)?);
+pub(crate) fn collect_head(model: &Model, hidden: &Activations) -> Result<Gram> {
+    let mut gram = Gram::new(model.architecture().hidden_size);
+    for batch in 0..hidden.batches() {
+        gram.add(&model.head_input(&hidden.read(batch)?)?);
     }
     Ok(gram)
 }

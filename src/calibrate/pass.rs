@@ -13,9 +13,9 @@ use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
 use super::activations::Activations;
-use super::moments::{with_fallback, with_values};
+use super::moments::{collect_head, with_fallback, with_values};
 use super::statistics::{DESCRIPTION_FILE, Description, SiteStatistics, VERSION};
-use super::stream::BATCH_TOKENS;
+use super::stream::embed;
 use super::text::CalibrationText;
 use crate::checkpoint::{Checkpoint, write_json};
 use crate::error::{Error, IoContext, Result};
@@ -80,7 +80,7 @@ pub fn calibrate(
     progress.begin("calibrating", model.block_count() as u64);
     progress.advance(resumed_blocks as u64);
     if resumed_blocks == 0 {
-        pass.embed()?;
+        embed(&model, text, &pass.hidden(0)?)?;
     }
     while pass.journal.blocks < model.block_count() {
         pass.block()?;
@@ -143,22 +143,13 @@ impl Pass<'_> {
     fn hidden(&self, block: usize) -> Result<Activations> {
         let path = self.folder.join(format!("hidden-{}", block % 2));
         let width = self.model.architecture().hidden_size;
-        let file =
-            Activations::open_or_create(&path, self.text.tokens(), width, self.batch_tokens())?;
+        let file = Activations::open_or_create(
+            &path,
+            self.text.tokens(),
+            width,
+            self.text.batch_tokens(),
+        )?;
         Ok(file.keep())
-    }
-
-    fn batch_tokens(&self) -> usize {
-        (BATCH_TOKENS / self.text.ctx).max(1) * self.text.ctx
-    }
-
-    fn embed(&self) -> Result<()> {
-        let hidden = self.hidden(0)?;
-        let windows = self.batch_tokens() / self.text.ctx;
-        for (batch, windows) in self.text.windows().chunks(windows).enumerate() {
-            hidden.write(batch, &self.model.embeddings(&windows.concat())?)?;
-        }
-        Ok(())
     }
 
     /// Runs the text through the next block and stores what its layers see.
@@ -206,11 +197,7 @@ impl Pass<'_> {
     /// What the head sees, if it is not the embedding table too.
     fn head(&mut self) -> Result<()> {
         let Some(name) = self.model.own_head() else { return Ok(()) };
-        let hidden = self.hidden(self.journal.blocks)?;
-        let mut gram = Gram::new(self.model.architecture().hidden_size);
-        for batch in 0..hidden.batches() {
-            gram.add(&self.model.head_input(&hidden.read(batch)?)?);
-        }
+        let gram = collect_head(self.model, &self.hidden(self.journal.blocks)?)?;
         self.store("head.safetensors", &[(vec![name.to_owned()], &gram, false)])
     }
 

@@ -4,23 +4,26 @@
 //! read the same inputs, how wide these are, how many tokens were seen. The means of x·xᵀ are F32
 //! [n, n] in one safetensors file a block, each under the name of its site's first weight.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::positioned::read_exact_at;
+use crate::checkpoint::{Checkpoint, header};
 use crate::error::{Error, IoContext, Result};
+use crate::pipeline::manifest::same_major;
 use crate::pipeline::source_fingerprint;
 
 /// Name of the description in a folder of statistics.
-pub(crate) const DESCRIPTION_FILE: &str = "calibration.json";
+pub const DESCRIPTION_FILE: &str = "calibration.json";
 
 /// Version of the format, major.minor.
 pub(crate) const VERSION: &str = "1.0";
 
-/// Largest description and largest file of one block that are read.
+/// Largest description that is read.
 const MAX_DESCRIPTION: u64 = 64 << 20;
-const MAX_BLOCK_BYTES: u64 = 64 << 30;
 
 /// Linear layers that read the same inputs, and what those are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,8 +77,7 @@ impl Statistics {
         let text = std::fs::read(&path).at("read", &path)?;
         let description: Description = serde_json::from_slice(&text)
             .map_err(|e| Error::checkpoint(&path, format!("no description of statistics: {e}")))?;
-        let major = |version: &str| version.split('.').next().map(str::to_owned);
-        if major(&description.format_version) != major(VERSION) {
+        if !same_major(&description.format_version, VERSION) {
             let found = &description.format_version;
             let message = format!("format version {found}; this program reads {VERSION}");
             return Err(Error::checkpoint(&path, message));
@@ -119,25 +121,24 @@ impl Statistics {
     /// The mean of x·xᵀ of a site, [width, width].
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the file does not hold it.
+    /// [`Error::Header`] or [`Error::Tensor`] if the file does not hold it.
     pub fn mean(&self, site: &SiteStatistics) -> Result<Vec<f32>> {
         let path = self.folder.join(&site.file);
-        let length = std::fs::metadata(&path).at("read", &path)?.len();
-        if length > MAX_BLOCK_BYTES {
-            return Err(Error::checkpoint(&path, format!("{length} bytes is too large")));
-        }
-        let bytes = std::fs::read(&path).at("read", &path)?;
-        let fault = |message: String| Error::checkpoint(&path, message);
-        let tensors = safetensors::SafeTensors::deserialize(&bytes)
-            .map_err(|e| fault(format!("not a safetensors file: {e}")))?;
+        let file = File::open(&path).at("open", &path)?;
+        let length = file.metadata().at("read", &path)?.len();
+        let header = header::read(&file, &path, length)?;
         let name = &site.weights[0];
-        let tensor = tensors.tensor(name).map_err(|e| fault(format!("tensor {name:?}: {e}")))?;
-        if tensor.dtype() != safetensors::Dtype::F32 || tensor.shape() != [site.width; 2] {
-            let (dtype, shape) = (tensor.dtype(), tensor.shape());
-            let width = site.width;
-            let message = format!("{name:?} is {dtype:?} {shape:?}, not F32 [{width}, {width}]");
-            return Err(fault(message));
+        let Some(entry) = header.tensors.iter().find(|entry| entry.name == *name) else {
+            return Err(Error::tensor(&path, name, "is missing"));
+        };
+        if entry.dtype != Dtype::F32 || entry.shape != [site.width; 2] {
+            let (dtype, shape, width) = (entry.dtype, &entry.shape, site.width);
+            let message = format!("is {dtype:?} {shape:?}, not F32 [{width}, {width}]");
+            return Err(Error::tensor(&path, name, message));
         }
-        Ok(bytemuck::pod_collect_to_vec(tensor.data()))
+        let mut mean = vec![0.0f32; site.width * site.width];
+        let bytes = bytemuck::cast_slice_mut(&mut mean);
+        read_exact_at(&file, bytes, header.data_start + entry.start).at("read", &path)?;
+        Ok(mean)
     }
 }

@@ -7,9 +7,6 @@ use super::text::CalibrationText;
 use crate::error::Result;
 use crate::model::{HeldBlock, Model, Observer, Passage, Site};
 
-/// Tokens that run at once.
-pub(crate) const BATCH_TOKENS: usize = 4096;
-
 /// The hidden states of every token of a text, in two files: the residual stream, and what the
 /// linear layers at the last site saw.
 #[derive(Debug)]
@@ -18,6 +15,17 @@ pub(crate) struct Stream<'m> {
     window: usize,
     residual: Activations,
     input: Activations,
+}
+
+/// Writes the embeddings of `text` to `hidden`, batch by batch.
+///
+/// # Errors
+/// A token outside the vocabulary; I/O.
+pub(super) fn embed(model: &Model, text: &CalibrationText, hidden: &Activations) -> Result<()> {
+    for (batch, tokens) in text.batches().enumerate() {
+        hidden.write(batch, &model.embeddings(&tokens)?)?;
+    }
+    Ok(())
 }
 
 impl<'m> Stream<'m> {
@@ -31,16 +39,13 @@ impl<'m> Stream<'m> {
         folder: &Path,
         name: &str,
     ) -> Result<Self> {
-        let windows = (BATCH_TOKENS / text.ctx).max(1);
-        let (tokens, batch) = (text.tokens(), windows * text.ctx);
+        let (tokens, batch) = (text.tokens(), text.batch_tokens());
         let file = |part: &str, width: usize| {
             Activations::create(&folder.join(format!("{name}-{part}")), tokens, width, batch)
         };
         let residual = file("residual", model.architecture().hidden_size)?;
         let input = file("input", model.widest_input())?;
-        for (batch, windows) in text.windows().chunks(windows).enumerate() {
-            residual.write(batch, &model.embeddings(&windows.concat())?)?;
-        }
+        embed(model, text, &residual)?;
         Ok(Self { model, window: text.ctx, residual, input })
     }
 
@@ -54,9 +59,9 @@ impl<'m> Stream<'m> {
         self.residual.batches()
     }
 
-    /// The residual stream of batch `index`.
-    pub(crate) fn residual(&self, index: usize) -> Result<Vec<f32>> {
-        self.residual.read(index)
+    /// The residual stream of all batches.
+    pub(crate) fn residual(&self) -> &Activations {
+        &self.residual
     }
 
     /// Takes batch `index` to `site` of `held`, and gives the residual stream that the outputs of

@@ -7,6 +7,9 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::eval::{Text, TextTokenizer, Windows};
 
+/// Tokens that run through a block at once, if windows are not longer.
+const BATCH_TOKENS: usize = 4096;
+
 /// How a calibration text is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextSettings {
@@ -70,6 +73,21 @@ impl CalibrationText {
     #[must_use]
     pub fn windows(&self) -> &[Vec<u32>] {
         &self.windows
+    }
+
+    /// Windows that run at once.
+    fn batch_windows(&self) -> usize {
+        (BATCH_TOKENS / self.ctx).max(1)
+    }
+
+    /// Tokens that run at once: whole windows.
+    pub(crate) fn batch_tokens(&self) -> usize {
+        self.batch_windows() * self.ctx
+    }
+
+    /// The tokens of each batch.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Vec<u32>> {
+        self.windows.chunks(self.batch_windows()).map(<[Vec<u32>]>::concat)
     }
 
     /// Tokens of all windows.

@@ -258,4 +258,15 @@ impl Checkpoint {
         dtype::to_f32(tensor.dtype, scratch, out);
         Ok(())
     }
+
+    /// All weights of a tensor of a float type, as f32.
+    ///
+    /// # Errors
+    /// As [`Self::read_weights`].
+    #[cfg(feature = "model")]
+    pub(crate) fn read_all(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let mut weights = vec![0.0; tensor.elements() as usize];
+        self.read_weights(tensor, 0, &mut AlignedBytes::default(), &mut weights)?;
+        Ok(weights)
+    }
 }

@@ -8,12 +8,11 @@ use serde::Serialize;
 use super::memory::peak_resident;
 use super::progress::Display;
 use super::{Common, Failure, human_bytes, print_json, print_text};
-use crate::calibrate::{CalibrateReport, CalibrationText, TextSettings, calibrate};
+use crate::calibrate::{
+    CalibrateReport, CalibrationText, DESCRIPTION_FILE, TextSettings, calibrate,
+};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-
-/// Marks a folder that `--overwrite` may replace.
-const MARK: &str = "calibration.json";
 
 /// How a calibration text is cut; the flags of `calibrate` and `compress`.
 #[derive(Debug, Args)]
@@ -70,7 +69,7 @@ struct Report {
 
 pub(super) fn run(args: &CalibrateArgs, common: &Common) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open(&args.model)?;
-    let is_ours = args.output.join(MARK).is_file();
+    let is_ours = args.output.join(DESCRIPTION_FILE).is_file();
     if args.output.exists() && !(args.overwrite && is_ours) {
         return Err(Error::OutputExists { path: args.output.clone() }.into());
     }

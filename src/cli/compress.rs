@@ -15,7 +15,7 @@ use crate::pipeline::{CompressReport, Plan, compress};
 #[cfg(feature = "model")]
 use crate::{
     budget::{self, BudgetReport, Target},
-    calibrate::Statistics,
+    calibrate::{CalibrationText, Statistics},
     checkpoint::Staging,
     pipeline::Solver,
     recipe::Recipe,
@@ -80,20 +80,20 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     #[cfg(feature = "model")]
     let calibrated = !args.calibration.is_empty();
     #[cfg(not(feature = "model"))]
-    let calibrated = false;
+    let (calibrated, solver) = (false, None);
     let wanted = plan(args.recipe.recipe(calibrated)?)?;
     #[cfg(feature = "model")]
-    let (wanted, budget) = match budget(args, &checkpoint, &wanted, &display)? {
+    let calibration = calibration(args, &checkpoint)?;
+    #[cfg(feature = "model")]
+    let (wanted, budget) = match budget(args, &checkpoint, &wanted, &calibration, &display)? {
         Some((recipe, budget)) => (plan(recipe)?, Some(budget)),
         None => (wanted, None),
     };
     let plan = wanted;
     #[cfg(feature = "model")]
-    let solver = solver(args, &checkpoint)?;
+    let solver = solver(&checkpoint, calibration);
     #[cfg(feature = "model")]
     let solver = solver.as_deref();
-    #[cfg(not(feature = "model"))]
-    let solver = None;
     let run = compress(&checkpoint, &plan, &args.output, common.seed, solver, &display)?;
     drop(display);
     let report = Report {
@@ -106,12 +106,31 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     if common.json { print_json(&report) } else { print_text(&render(&report)) }
 }
 
+/// What the layers are known by.
+#[cfg(feature = "model")]
+enum Calibration {
+    None,
+    Text(CalibrationText),
+    Statistics(Statistics),
+}
+
+/// Reads what `--calibration` names.
+#[cfg(feature = "model")]
+fn calibration(args: &CompressArgs, checkpoint: &Checkpoint) -> Result<Calibration, Error> {
+    Ok(match args.calibration.as_slice() {
+        [] => Calibration::None,
+        [folder] if folder.is_dir() => Calibration::Statistics(Statistics::open(folder)?),
+        files => Calibration::Text(args.windows.read(checkpoint, files)?),
+    })
+}
+
 /// The recipe that spends the budget that the flags name.
 #[cfg(feature = "model")]
 fn budget(
     args: &CompressArgs,
     checkpoint: &Checkpoint,
     plan: &Plan,
+    calibration: &Calibration,
     display: &Display,
 ) -> Result<Option<(Recipe, BudgetReport)>, Error> {
     let target = match (args.target_bpw, args.target_size) {
@@ -122,33 +141,23 @@ fn budget(
         (None, Some(bytes)) => Target::Bytes(bytes),
         (None, None) => return Ok(None),
     };
-    if let Some(folder) = args.calibration.iter().find(|path| path.is_dir()) {
-        let folder = folder.display();
-        return Err(Error::Usage(format!(
-            "{folder}: a budget needs a text to probe the model with"
-        )));
-    }
-    let text = args.windows.read(checkpoint, &args.calibration)?;
+    let Calibration::Text(text) = calibration else {
+        let message = "a budget needs a --calibration text to probe the model with";
+        return Err(Error::Usage(message.to_owned()));
+    };
     let staging = Staging::create(&args.output)?;
-    budget::fit(checkpoint, plan, &text, target, staging.folder(), display).map(Some)
+    budget::fit(checkpoint, plan, text, target, staging.folder(), display).map(Some)
 }
 
-/// The solver that the flags ask for.
+/// The solver that goes with a calibration.
 #[cfg(feature = "model")]
-fn solver<'a>(
-    args: &CompressArgs,
-    checkpoint: &'a Checkpoint,
-) -> Result<Option<Box<dyn Solver + 'a>>, Error> {
+fn solver(checkpoint: &Checkpoint, calibration: Calibration) -> Option<Box<dyn Solver + '_>> {
     let options = SolveOptions::default();
-    match args.calibration.as_slice() {
-        [] => Ok(None),
-        [folder] if folder.is_dir() => {
-            let statistics = Statistics::open(folder)?;
-            Ok(Some(Box::new(Parallel { checkpoint, statistics, options })))
-        }
-        files => {
-            let text = args.windows.read(checkpoint, files)?;
-            Ok(Some(Box::new(Sequential { checkpoint, text, options })))
+    match calibration {
+        Calibration::None => None,
+        Calibration::Text(text) => Some(Box::new(Sequential { checkpoint, text, options })),
+        Calibration::Statistics(statistics) => {
+            Some(Box::new(Parallel { checkpoint, statistics, options }))
         }
     }
 }

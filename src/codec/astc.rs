@@ -225,16 +225,10 @@ impl Codec for AstcCodec {
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         let coder = Coder::new(self.coder).map_err(|e| coder_error(&e))?;
         Ok(Box::new(AstcWorker {
+            #[cfg(feature = "model")]
+            footprint: self.coder.footprint,
             coder,
             scales: Halves::default(),
-            #[cfg(feature = "model")]
-            columns: match self.coder.encoder {
-                Encoder::Native(preset, row_scale) => {
-                    let compress_model_astc::Params { footprint, decode: mode, .. } = self.coder;
-                    Some(super::columns::ColumnEncoder::new(footprint, mode, preset, row_scale))
-                }
-                _ => None,
-            },
         }))
     }
 }
@@ -243,7 +237,7 @@ struct AstcWorker {
     coder: Coder,
     scales: Halves,
     #[cfg(feature = "model")]
-    columns: Option<super::columns::ColumnEncoder>,
+    footprint: Footprint,
 }
 
 impl Worker for AstcWorker {
@@ -269,11 +263,18 @@ impl Worker for AstcWorker {
         cols: usize,
         importance: &[f32],
     ) -> Result<Box<dyn super::PanelCoder + 'w>, CodecError> {
-        let Some(encoder) = &mut self.columns else {
+        let Some((encoder, row_scale)) = self.coder.native() else {
             return Err(CodecError::Unavailable("astcenc codes whole panels only".to_owned()));
         };
-        let coder = super::columns::AstcColumns::new(panel, cols, importance, encoder)
-            .map_err(|e| coder_error(&e))?;
+        let coder = super::columns::AstcColumns::new(
+            panel,
+            cols,
+            importance,
+            self.footprint,
+            encoder,
+            row_scale,
+        )
+        .map_err(|e| coder_error(&e))?;
         Ok(Box::new(coder))
     }
 

@@ -68,13 +68,11 @@ impl Codec for GridCodec {
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
-        Ok(Box::new(GridWorker { params: self.params, grid: self.grid, scales: Halves::default() }))
+        Ok(Box::new(GridWorker { grid: self.grid, scales: Halves::default() }))
     }
 }
 
 struct GridWorker {
-    #[cfg_attr(not(feature = "model"), expect(dead_code, reason = "for column coders"))]
-    params: GridParams,
     grid: Grid2,
     scales: Halves,
 }
@@ -99,7 +97,7 @@ impl Worker for GridWorker {
         cols: usize,
         importance: &[f32],
     ) -> Result<Box<dyn super::PanelCoder + 'w>, CodecError> {
-        let group = self.params.group.map_or(cols, NonZeroUsize::get);
+        let group = self.grid.group().map_or(cols, NonZeroUsize::get);
         let coder = super::columns::Grid2Columns::new(panel, cols, group, importance)
             .map_err(|row| CodecError::Row { row, message: "needs a scale past fp16".into() })?;
         Ok(Box::new(coder))

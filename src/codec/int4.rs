@@ -75,7 +75,6 @@ impl Codec for Int4Codec {
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {
         Ok(Box::new(Int4Worker {
-            group: self.params.group,
             groups: self.groups(),
             scales: Halves::default(),
             mins: Halves::default(),
@@ -84,8 +83,6 @@ impl Codec for Int4Codec {
 }
 
 struct Int4Worker {
-    #[cfg_attr(not(feature = "model"), expect(dead_code, reason = "for column coders"))]
-    group: NonZeroUsize,
     groups: Int4,
     scales: Halves,
     mins: Halves,
@@ -114,7 +111,7 @@ impl Worker for Int4Worker {
         cols: usize,
         _: &[f32],
     ) -> Result<Box<dyn super::PanelCoder + 'w>, CodecError> {
-        let coder = super::columns::Int4Columns::new(panel, cols, self.group.get(), self.groups)
+        let coder = super::columns::Int4Columns::new(panel, cols, self.groups)
             .map_err(|e| row_error(&e))?;
         Ok(Box::new(coder))
     }

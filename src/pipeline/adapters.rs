@@ -99,7 +99,7 @@ pub(super) struct AdapterStage<'a> {
     checkpoint: &'a Checkpoint,
     plan: &'a Plan,
     seed: u64,
-    spool: &'a Spool,
+    spool: Option<&'a Spool>,
     writer: Option<PeftWriter>,
     current: HashMap<usize, Arc<Adapter>>,
     hashes: HashMap<usize, String>,
@@ -114,7 +114,7 @@ impl<'a> AdapterStage<'a> {
         checkpoint: &'a Checkpoint,
         plan: &'a Plan,
         seed: u64,
-        spool: &'a Spool,
+        spool: Option<&'a Spool>,
         folder: &Path,
     ) -> Result<Self> {
         let (current, hashes) = (HashMap::new(), HashMap::new());
@@ -174,7 +174,7 @@ impl<'a> AdapterStage<'a> {
 
     fn extract_all(&self, wanted: &[(usize, usize)]) -> Result<Vec<(usize, Adapter)>> {
         let extract = |&(tensor, rank): &(usize, usize)| {
-            if let Some(adapter) = self.spool.adapter(tensor) {
+            if let Some(adapter) = self.spool.and_then(|spool| spool.adapter(tensor)) {
                 return Ok((tensor, adapter.clone()));
             }
             Ok((tensor, extract(self.checkpoint, self.source(tensor), rank, self.seed)?))

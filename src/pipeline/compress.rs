@@ -102,16 +102,18 @@ pub fn compress(
     let scan_seconds = start.elapsed().as_secs_f64();
 
     let staging = Staging::create(output)?;
-    let mut spool = Spool::create(staging.folder().join("solved"), plan.tensors.len())?;
-    let solved = match solver {
-        Some(solver) => Some(solver.solve(plan, seed, &mut spool, progress)?),
-        None => None,
+    let (solved, spool) = match solver {
+        Some(solver) => {
+            let mut spool = Spool::create(staging.folder().join("solved"), plan.tensors.len())?;
+            (Some(solver.solve(plan, seed, &mut spool, progress)?), Some(spool))
+        }
+        None => (None, None),
     };
     let start = Instant::now();
     progress.begin("compressing", plan.totals.source_bytes);
-    let run = Run { checkpoint, plan, seed, pools: pools(plan), spool: &spool, progress };
+    let run = Run { checkpoint, plan, seed, pools: pools(plan), spool: spool.as_ref(), progress };
     let recorded = run.code(staging.folder())?;
-    spool.remove()?;
+    spool.map_or(Ok(()), Spool::remove)?;
 
     let fingerprint = scan.fingerprint.to_hex().to_string();
     let statuses = recorded.statuses;
@@ -170,7 +172,7 @@ struct Run<'a> {
     plan: &'a Plan,
     seed: u64,
     pools: Vec<Option<WorkerPool>>,
-    spool: &'a Spool,
+    spool: Option<&'a Spool>,
     progress: &'a dyn Progress,
 }
 
@@ -231,7 +233,10 @@ impl Run<'_> {
                 let scratch = &mut AlignedBytes::default();
                 read_panel(self.checkpoint, source, shape, panel, scratch, &mut weights)?;
                 let adapter = adapters.get(tensor).map(|adapter| &**adapter);
-                let solved = self.spool.panel(*tensor, pool.codec(), shape, panel)?;
+                let solved = match self.spool {
+                    Some(spool) => spool.panel(*tensor, pool.codec(), shape, panel)?,
+                    None => None,
+                };
                 code_panel(pool, panel, shape.2, &weights, adapter, solved).map_err(|e| {
                     let message = match e {
                         CodecError::Row { row, message } => {

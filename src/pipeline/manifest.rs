@@ -114,6 +114,11 @@ pub struct AdapterEntry {
     pub blake3: String,
 }
 
+/// Whether two versions, major.minor, have the same major number.
+pub(crate) fn same_major(a: &str, b: &str) -> bool {
+    a.split('.').next() == b.split('.').next()
+}
+
 impl Status {
     /// The stored arrays; none for a tied tensor.
     #[must_use]
@@ -148,8 +153,7 @@ impl Manifest {
         let json: Value = serde_json::from_slice(&text)
             .map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}")))?;
         let version = json.get("format_version").and_then(Value::as_str).unwrap_or("none");
-        let major = |v: &str| v.split('.').next().map(str::to_owned);
-        if major(version) != major(FORMAT_VERSION) {
+        if !same_major(version, FORMAT_VERSION) {
             return Err(Error::checkpoint(
                 &path,
                 format!("format version {version}; this program reads {FORMAT_VERSION}"),

@@ -1,8 +1,9 @@
 //! The adapter that lowers a layer's output error most.
 
-use super::product::multiply;
 use compress_model_feedback::Factor;
 use compress_model_lora::{Adapter, DenseMatrix, Error, SvdOptions, TruncatedSvd, truncated_svd};
+
+use super::product::multiply;
 
 /// The adapter of rank `rank` that is nearest to `wanted`, row-major, in the norm of H = M·Mᵀ: the
 /// truncated SVD of wanted·M, its right side times M⁻¹ (QERA, arXiv 2410.06040; EoRA, arXiv
@@ -46,13 +47,6 @@ pub(super) fn energies(error: &[f32], factor: &Factor, rank: usize) -> Result<Ve
 
 /// The truncated SVD of `matrix`·M, columns in the factor's order.
 fn decompose(matrix: &[f32], factor: &Factor, options: &SvdOptions) -> Result<TruncatedSvd, Error> {
-    let n = factor.width();
-    let mut ordered = vec![0.0; matrix.len()];
-    for (row, out) in matrix.chunks_exact(n).zip(ordered.chunks_exact_mut(n)) {
-        for (out, &column) in out.iter_mut().zip(factor.order()) {
-            *out = row[column];
-        }
-    }
-    let image = multiply(&ordered, factor.root(), n);
-    truncated_svd(&DenseMatrix::new(&image, n), options)
+    let image = multiply(&factor.ordered(matrix), factor.root(), factor.width());
+    truncated_svd(&DenseMatrix::new(&image, factor.width()), options)
 }

@@ -9,7 +9,6 @@ use rayon::prelude::*;
 use super::matrix::{Factors, Matrix, Solution};
 use super::options::SolveOptions;
 use super::target::reproducing;
-use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::codec::{WorkerPool, WorkerPools};
 use crate::error::{Error, Result};
@@ -67,21 +66,12 @@ impl<'a> LayerSolver<'a> {
         let tensors = plan.tensors.iter().enumerate();
         let by_name =
             tensors.map(|(i, t)| (checkpoint.tensors()[t.source].name.as_str(), i)).collect();
-        let mut this = Self {
-            checkpoint,
-            plan,
-            options,
-            seed,
-            by_name,
-            pools: WorkerPools::default(),
-            spool,
-            progress,
-            solved: Vec::new(),
-        };
+        let (pools, solved) = (WorkerPools::default(), Vec::new());
+        let this =
+            Self { checkpoint, plan, options, seed, by_name, pools, spool, progress, solved };
         let coded = (0..plan.tensors.len()).filter(|&i| this.is_coded_number(i));
         let bytes = coded.map(|i| this.source(i).byte_len).sum();
         this.progress.begin("solving", bytes);
-        this.solved.reserve(plan.tensors.len());
         this
     }
 
@@ -112,14 +102,14 @@ impl<'a> LayerSolver<'a> {
     pub(super) fn solve(
         &mut self,
         names: &[String],
-        seen: &Seen,
+        mut seen: Seen,
         mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
     ) -> Result<()> {
         let Some(first) = names.iter().find(|name| self.is_coded(name)) else { return Ok(()) };
-        let hessian =
-            Hessian::new(seen.mean.clone(), seen.width, self.options.damping).map_err(|e| {
-                self.fault(first, &format!("what it sees in the calibration text: {e}"))
-            })?;
+        let mean = std::mem::take(&mut seen.mean);
+        let hessian = Hessian::new(mean, seen.width, self.options.damping).map_err(|e| {
+            self.fault(first, &format!("what it sees in the calibration text: {e}"))
+        })?;
         let mut factors = Factors::default();
         let mut layers = Vec::new();
         for (position, name) in names.iter().enumerate() {
@@ -132,7 +122,7 @@ impl<'a> LayerSolver<'a> {
         }
         let this = &*self;
         let solutions: Vec<Result<(SolvedLayer, Solution)>> =
-            layers.par_iter().map(|layer| this.solve_layer(layer, &hessian, seen)).collect();
+            layers.par_iter().map(|layer| this.solve_layer(layer, &hessian, &seen)).collect();
         for (layer, solution) in layers.iter().zip(solutions) {
             let (report, solution) = solution?;
             self.progress.advance(self.source(layer.number).byte_len);
@@ -155,7 +145,7 @@ impl<'a> LayerSolver<'a> {
     ) -> Result<(SolvedLayer, Solution)> {
         let &Layer { name, ref factor, .. } = layer;
         let fault = |e: &dyn std::fmt::Display| self.fault(name, e);
-        let weights = self.read(layer.number)?;
+        let weights = self.checkpoint.read_all(self.source(layer.number))?;
         let target = seen
             .drift
             .as_ref()
@@ -191,12 +181,5 @@ impl<'a> LayerSolver<'a> {
 
     fn source(&self, number: usize) -> &'a Tensor {
         &self.checkpoint.tensors()[self.plan.tensors[number].source]
-    }
-
-    fn read(&self, number: usize) -> Result<Vec<f32>> {
-        let tensor = self.source(number);
-        let mut weights = vec![0.0; tensor.elements() as usize];
-        self.checkpoint.read_weights(tensor, 0, &mut AlignedBytes::default(), &mut weights)?;
-        Ok(weights)
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use compress_model_feedback::{Factor, Hessian, Panel, descend, round, squared_norm};
+use compress_model_feedback::{Factor, Hessian, Panel, descend, difference, round, squared_norm};
 use compress_model_lora::Adapter;
 use rayon::prelude::*;
 
@@ -121,8 +121,7 @@ impl Matrix<'_> {
             let passes = if round == rounds { options.passes } else { 0 };
             coded = self.code(&residual, hessian, factor, &importance, passes)?;
             if self.rank > 0 {
-                let missing: Vec<f32> =
-                    self.weights.iter().zip(&coded.decoded).map(|(w, d)| w - d).collect();
+                let missing = difference(self.weights, &coded.decoded);
                 adapter = Some(nearest(&missing, factor, self.rank, self.seed)?);
             }
         }
@@ -207,7 +206,7 @@ impl Matrix<'_> {
 
     /// tr(E·H·Eᵀ) / tr(W·H·Wᵀ) of `decoded`, in dB below.
     pub(super) fn output_sqnr_db(&self, decoded: &[f32], hessian: &Hessian) -> f64 {
-        let errors: Vec<f32> = self.weights.iter().zip(decoded).map(|(w, d)| w - d).collect();
+        let errors = difference(self.weights, decoded);
         let norm = |values: &[f32]| squared_norm(values, hessian.values(), self.cols);
         10.0 * (norm(self.weights) / norm(&errors)).log10()
     }

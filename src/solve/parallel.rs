@@ -47,7 +47,7 @@ impl Solver for Parallel<'_> {
                 drift: None,
                 residual_drift: None,
             };
-            layers.solve(&site.weights, &seen, |_, _| Ok(()))?;
+            layers.solve(&site.weights, seen, |_, _| Ok(()))?;
         }
         Ok(SolveReport {
             mode: "parallel",

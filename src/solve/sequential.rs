@@ -8,8 +8,7 @@ use compress_model_feedback::CrossGram;
 use super::layers::{LayerSolver, Seen};
 use super::options::SolveOptions;
 use crate::calibrate::{
-    BATCH_TOKENS, CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site,
-    with_fallback,
+    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site, with_fallback,
 };
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
@@ -42,7 +41,7 @@ impl Solver for Sequential<'_> {
         blocks.remove(&None);
         let block = blocks.into_values().max().unwrap_or(0);
         let widest = tensors.iter().filter_map(Tensor::as_matrices).map(|(_, _, cols)| cols).max();
-        let batch = self.text.tokens().min(BATCH_TOKENS.max(self.text.ctx)) as u64;
+        let batch = self.text.tokens().min(self.text.batch_tokens()) as u64;
         let activations = ACTIVATION_COPIES * 4 * batch * widest.unwrap_or(0) as u64;
         2 * block + activations + super::memory::layers(self.checkpoint, plan)
     }
@@ -120,7 +119,7 @@ impl Run<'_> {
     fn site(&mut self, layers: &SiteLayers, moments: &Moments, held: &mut HeldBlock) -> Result<()> {
         let model = self.model;
         let seen = self.seen(moments);
-        self.layers.solve(&layers.weights, &seen, |position, weights| {
+        self.layers.solve(&layers.weights, seen, |position, weights| {
             model.replace(held, layers.site, position, weights)
         })
     }
@@ -170,13 +169,17 @@ impl Run<'_> {
         if !self.layers.is_coded(&name) {
             return Ok(());
         }
-        let moments = Moments { gram: collect_head(student)?, drift: None, residual_drift: None };
+        let moments = Moments {
+            gram: collect_head(self.model, student.residual())?,
+            drift: None,
+            residual_drift: None,
+        };
         let mut seen = self.seen(&moments);
         if tied {
             let n = seen.width;
             let trace: f64 = (0..n).map(|i| f64::from(seen.mean[i * n + i])).sum();
             (0..n).for_each(|i| seen.mean[i * n + i] += (trace / n as f64) as f32);
         }
-        self.layers.solve(&[name], &seen, |_, _| Ok(()))
+        self.layers.solve(&[name], seen, |_, _| Ok(()))
     }
 }

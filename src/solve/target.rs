@@ -21,18 +21,11 @@ pub(super) fn reproducing(
         moved.iter_mut().zip(residual).for_each(|(moved, r)| *moved += r);
     }
     // H⁻¹ = Uᵀ·U in the factor's order.
-    let order = factor.order();
-    let mut ordered = vec![0.0; moved.len()];
-    for (row, out) in moved.chunks_exact(n).zip(ordered.chunks_exact_mut(n)) {
-        for (out, &column) in out.iter_mut().zip(order) {
-            *out = row[column];
-        }
-    }
-    let half = multiply_transposed(&ordered, factor.inverse(), n);
+    let half = multiply_transposed(&factor.ordered(&moved), factor.inverse(), n);
     let change = multiply(&half, factor.inverse(), n);
     let mut target = weights.to_vec();
     for (row, change) in target.chunks_exact_mut(n).zip(change.chunks_exact(n)) {
-        for (change, &column) in change.iter().zip(order) {
+        for (change, &column) in change.iter().zip(factor.order()) {
             row[column] += change;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use compress_model_feedback::{Factor, Hessian, squared_norm};
+use compress_model_feedback::{Factor, Hessian, difference, squared_norm};
 
 use super::adapter::energies;
 use super::matrix::{Matrix, SolveError};
@@ -64,8 +64,4 @@ pub(crate) fn adapter_shares(
     let taken = energies(&error, factor, most)?;
     let share = |rank: &usize| (taken[..*rank].iter().sum::<f64>() / whole).clamp(0.0, 1.0);
     Ok(ranks.iter().map(share).collect())
-}
-
-fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }

@@ -43,6 +43,12 @@ impl Grid2 {
         Self { group: Some(group) }
     }
 
+    /// Weights that share a scale; none for one scale a row.
+    #[must_use]
+    pub fn group(&self) -> Option<NonZeroUsize> {
+        self.group
+    }
+
     /// Bytes of the codes of a row of `cols` weights, four codes to a byte.
     #[must_use]
     pub fn code_bytes_per_row(&self, cols: usize) -> usize {

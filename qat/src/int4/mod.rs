@@ -51,6 +51,12 @@ impl Int4 {
         Self { group }
     }
 
+    /// Weights that share scale and minimum.
+    #[must_use]
+    pub fn group(&self) -> NonZeroUsize {
+        self.group
+    }
+
     /// Bytes of the codes of a row of `cols` weights, two codes to a byte.
     #[must_use]
     pub fn code_bytes_per_row(&self, cols: usize) -> usize {

@@ -2,32 +2,12 @@
 
 use std::ops::Range;
 
-use compress_model_astc::encode::{Importance, NativeEncoder, Preset};
-use compress_model_astc::{BlockGrid, DecodeMode, Error, Footprint, RowScale, full_range_scales};
+use compress_model_astc::encode::{Importance, NativeEncoder};
+use compress_model_astc::{BlockGrid, Error, Footprint, RowScale, full_range_scales};
 use compress_model_feedback::ColumnCoder;
 use half::f16;
 
 use super::{PanelCoder, rescaled};
-
-/// An encoder of block columns, made when it is first needed: its tables take time.
-pub(in crate::codec) struct ColumnEncoder {
-    footprint: Footprint,
-    mode: DecodeMode,
-    preset: Preset,
-    row_scale: RowScale,
-    native: Option<NativeEncoder>,
-}
-
-impl ColumnEncoder {
-    pub(in crate::codec) fn new(
-        footprint: Footprint,
-        mode: DecodeMode,
-        preset: Preset,
-        row_scale: RowScale,
-    ) -> Self {
-        Self { footprint, mode, preset, row_scale, native: None }
-    }
-}
 
 /// Blocks of a panel, block column by block column.
 pub(in crate::codec) struct AstcColumns<'w> {
@@ -49,11 +29,10 @@ impl<'w> AstcColumns<'w> {
         panel: &[f32],
         cols: usize,
         importance: &[f32],
-        encoder: &'w mut ColumnEncoder,
+        footprint: Footprint,
+        encoder: &'w mut NativeEncoder,
+        row_scale: RowScale,
     ) -> Result<Self, Error> {
-        let &mut ColumnEncoder { footprint, mode, preset, row_scale, .. } = encoder;
-        let encoder =
-            encoder.native.get_or_insert_with(|| NativeEncoder::new(footprint, mode, preset));
         let rows = panel.len() / cols;
         let mut scales = vec![f16::ZERO; rows];
         match row_scale {

@@ -25,12 +25,7 @@ pub(in crate::codec) struct Int4Columns {
 
 impl Int4Columns {
     /// Fits scales and minima of `panel`, row-major with `cols` columns, to its weights.
-    pub(in crate::codec) fn new(
-        panel: &[f32],
-        cols: usize,
-        group: usize,
-        int4: Int4,
-    ) -> Result<Self, Error> {
+    pub(in crate::codec) fn new(panel: &[f32], cols: usize, int4: Int4) -> Result<Self, Error> {
         let rows = panel.len() / cols;
         let groups = int4.scales_per_row(cols);
         let mut codes = vec![0; rows * int4.code_bytes_per_row(cols)];
@@ -42,6 +37,7 @@ impl Int4Columns {
         };
         let (scales, mins) = (by_group(&scales), by_group(&mins));
         let (codes, proposal) = (vec![0; rows * cols], vec![0; rows]);
+        let group = int4.group().get();
         Ok(Self { rows, cols, group, scales, mins, codes, proposal })
     }
 }

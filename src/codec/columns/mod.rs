@@ -7,7 +7,7 @@ mod int4;
 use compress_model_feedback::ColumnCoder;
 use half::f16;
 
-pub(super) use astc::{AstcColumns, ColumnEncoder};
+pub(super) use astc::AstcColumns;
 pub(super) use grid2::Grid2Columns;
 pub(super) use int4::Int4Columns;
 
