@@ -31,11 +31,20 @@ impl Adapter {
         let roots: Vec<f32> = svd.s.iter().map(|s| s.sqrt()).collect();
         let a = svd.vt.iter().enumerate().map(|(i, v)| v * roots[i / svd.cols]);
         let b = svd.u.iter().enumerate().map(|(i, u)| u * roots[i % rank]);
-        Self::from_factors(a.collect(), b.collect(), rank)
+        Self::from_factors(&a.collect::<Vec<_>>(), &b.collect::<Vec<_>>(), rank)
     }
 
-    fn from_factors(a: Vec<f32>, b: Vec<f32>, rank: usize) -> Result<Self, Error> {
-        let round = |values: Vec<f32>| {
+    /// The adapter of factors `a` [rank, in_features] and `b` [out_features, rank], rounded to fp16.
+    ///
+    /// # Errors
+    /// [`Error::FactorOverflow`] if a factor is beyond fp16.
+    ///
+    /// # Panics
+    /// If the factors are not whole rows of `rank` vectors.
+    pub fn from_factors(a: &[f32], b: &[f32], rank: usize) -> Result<Self, Error> {
+        let whole = |len: usize| len.is_multiple_of(rank.max(1));
+        assert!(whole(a.len()) && whole(b.len()), "factors of rank {rank}");
+        let round = |values: &[f32]| {
             let rounded: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
             match rounded.iter().position(|x| !x.is_finite()) {
                 None => Ok(rounded),
@@ -125,7 +134,7 @@ mod tests {
     fn adapter() -> Adapter {
         let a = [1.0, 2.0, -1.0, 0.5, 0.0, 4.0];
         let b = [1.0, 0.0, 0.0, 2.0, -1.0, 1.0, 3.0, 3.0];
-        Adapter::from_factors(a.to_vec(), b.to_vec(), 2).unwrap()
+        Adapter::from_factors(&a, &b, 2).unwrap()
     }
 
     #[test]
@@ -159,9 +168,9 @@ mod tests {
         ) {
             let number = |i: usize| ((i as u32 ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7;
             let rank = 3;
-            let a = (0..rank * cols).map(number).collect();
-            let b = (0..rows * rank).map(|i| number(i + 7)).collect();
-            let adapter = Adapter::from_factors(a, b, rank).unwrap();
+            let a: Vec<f32> = (0..rank * cols).map(number).collect();
+            let b: Vec<f32> = (0..rows * rank).map(|i| number(i + 7)).collect();
+            let adapter = Adapter::from_factors(&a, &b, rank).unwrap();
             let mut whole: Vec<f32> = (0..rows * cols).map(|i| number(i + 99)).collect();
             let mut parts = whole.clone();
             adapter.subtract_from(0, &mut whole);

@@ -4,6 +4,7 @@
 //! - [`Int4`]: ŵ = scale·q + min with q in 0..=15, for embeddings.
 //! - [`newton`]: the exact least-squares scale of the 2-bit grid.
 //! - [`ScaleEma`]: that scale followed by a moving average while the weights are trained.
+//! - [`train`](mod@train): quantisation-aware training: fake quantisation, optimiser, loop.
 //! - [`pack`]: codes to bytes and back.
 //!
 //! Matrices are row-major f32 slices; a row is an output channel. Codes are written as they will
@@ -31,6 +32,7 @@
 
 pub mod newton;
 pub mod pack;
+pub mod train;
 
 mod ema;
 mod error;

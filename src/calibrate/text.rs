@@ -63,6 +63,13 @@ impl CalibrationText {
         Ok(Self { ctx: settings.ctx, files, windows })
     }
 
+    /// At most `count` of `windows`, each of `ctx` tokens, spread evenly over them.
+    pub(crate) fn spread(ctx: usize, windows: &[Vec<u32>], count: usize) -> Self {
+        let count = count.min(windows.len());
+        let windows = (0..count).map(|k| windows[k * windows.len() / count].clone()).collect();
+        Self { ctx, files: Vec::new(), windows }
+    }
+
     /// Windows that no tokenizer made.
     #[cfg(test)]
     pub(crate) fn of_windows(windows: Vec<Vec<u32>>) -> Self {

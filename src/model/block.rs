@@ -199,30 +199,34 @@ impl Block {
         self.after_attention_norm.is_none() && self.after_feed_forward_norm.is_none()
     }
 
-    /// Puts `weight` [out, in] in the place of the weight that `site` and `index` name: the
-    /// `index`th of [`BlockPlan::sites`].
-    pub(super) fn replace(&mut self, site: Site, index: usize, weight: Tensor) {
-        let layer = match (site, &mut self.feed_forward) {
-            (Site::Attention, _) => match index {
-                0 => &mut self.query,
-                1 => &mut self.key,
-                _ => &mut self.value,
-            },
+    /// The layer that `site` and `index` name: the `index`th of [`BlockPlan::sites`].
+    pub(super) fn layer_mut(&mut self, site: Site, index: usize) -> &mut Linear {
+        match (site, index) {
+            (Site::Attention, 0) => &mut self.query,
+            (Site::Attention, 1) => &mut self.key,
+            (Site::Attention, _) => &mut self.value,
             (Site::Output, _) => &mut self.output,
-            (Site::FeedForward, FeedForward::Dense(gated)) if index == 0 => &mut gated.gate,
-            (Site::FeedForward, FeedForward::Dense(gated)) => &mut gated.up,
-            (Site::FeedForward, FeedForward::Experts { router, .. }) => router,
-            (Site::Down, FeedForward::Dense(gated)) => &mut gated.down,
-            (Site::Expert(expert), FeedForward::Experts { experts, .. }) => {
-                let expert = &mut experts[expert];
-                if index == 0 { &mut expert.gate } else { &mut expert.up }
-            }
-            (Site::ExpertDown(expert), FeedForward::Experts { experts, .. }) => {
-                &mut experts[expert].down
-            }
-            (site, _) => unreachable!("invariant: the plan of this block has no {site:?}"),
+            _ => match &mut self.feed_forward {
+                FeedForward::Dense(gated) => gated.layer_mut(site == Site::Down, index),
+                FeedForward::Experts { router, experts } => match site {
+                    Site::Expert(expert) => experts[expert].layer_mut(false, index),
+                    Site::ExpertDown(expert) => experts[expert].layer_mut(true, index),
+                    _ => router,
+                },
+            },
+        }
+    }
+
+    /// All linear layers.
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let (router, gated) = match &self.feed_forward {
+            FeedForward::Dense(gated) => (None, std::slice::from_ref(gated)),
+            FeedForward::Experts { router, experts } => (Some(router), experts.as_slice()),
         };
-        layer.weight = weight;
+        [&self.query, &self.key, &self.value, &self.output]
+            .into_iter()
+            .chain(router)
+            .chain(gated.iter().flat_map(|gated| [&gated.gate, &gated.up, &gated.down]))
     }
 
     /// What the output projection sees: attention over `x`.
@@ -264,6 +268,15 @@ impl Block {
 }
 
 impl Gated {
+    /// Down, or else gate or up by its number.
+    fn layer_mut(&mut self, down: bool, index: usize) -> &mut Linear {
+        match (down, index) {
+            (true, _) => &mut self.down,
+            (false, 0) => &mut self.gate,
+            (false, _) => &mut self.up,
+        }
+    }
+
     /// What down sees.
     fn gated(&self, architecture: &Architecture, x: &Tensor, path: Path) -> Result<Tensor> {
         let (left, right) = (linear(path, x, &self.gate)?, linear(path, x, &self.up)?);
@@ -385,10 +398,8 @@ impl Reader<'_> {
         };
         let rows: Vec<usize> = (plan.first_row..plan.first_row + plan.shape.0).collect();
         let weight = self.weights.read_rows(&plan.weight, plan.shape.1, &rows)?;
-        Ok(Linear {
-            weight: self.weights.tensor(weight, plan.shape, self.device)?,
-            bias: plan.bias.as_ref().map(vector).transpose()?,
-        })
+        let weight = self.weights.tensor(weight, plan.shape, self.device)?;
+        Ok(Linear::new(weight, plan.bias.as_ref().map(vector).transpose()?))
     }
 
     fn gated(&self, plan: &GatedPlan) -> crate::Result<Gated> {

@@ -22,6 +22,7 @@ mod ops;
 mod plan;
 mod rope;
 mod stepwise;
+mod training;
 mod transformer;
 mod weights;
 
@@ -30,7 +31,8 @@ pub(crate) use block::{Observer, Site};
 pub use cache::KvCache;
 pub use causal::{CausalModel, Continuation};
 pub use ops::Path;
-pub(crate) use ops::exp;
+pub(crate) use ops::{GradientSum, exp};
 pub use rope::{Rope, Scaling};
 pub(crate) use stepwise::{HeldBlock, Passage, SiteLayers};
+pub(crate) use training::{Pass, Trained};
 pub use transformer::{Model, ModelOptions, Sequence};

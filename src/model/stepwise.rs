@@ -16,13 +16,15 @@ pub(crate) struct SiteLayers {
     pub(crate) site: Site,
     /// Names of the weights.
     pub(crate) weights: Vec<String>,
+    /// Their shapes [out, in].
+    pub(crate) shapes: Vec<(usize, usize)>,
 }
 
 /// A block held by whoever runs the model stepwise.
 #[derive(Debug)]
 pub(crate) struct HeldBlock {
-    index: usize,
-    block: Block,
+    pub(super) index: usize,
+    pub(super) block: Block,
 }
 
 impl HeldBlock {
@@ -67,6 +69,7 @@ impl Model {
             .map(|(site, layers)| SiteLayers {
                 site: *site,
                 weights: layers.iter().map(|layer| layer.weight.clone()).collect(),
+                shapes: layers.iter().map(|layer| layer.shape).collect(),
             })
             .collect()
     }
@@ -74,6 +77,14 @@ impl Model {
     /// The folder.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.weights.folder()
+    }
+
+    /// The weight `name` as it is stored, decoded where it is coded; row-major.
+    ///
+    /// # Errors
+    /// What reading weights gives.
+    pub(crate) fn stored_weight(&self, name: &str) -> Result<Vec<f32>> {
+        self.weights.read(name)
     }
 
     /// Name of the embedding table.
@@ -116,7 +127,7 @@ impl Model {
         let layers = sites.iter().find(|(known, _)| *known == site);
         let (_, layers) = layers.expect("invariant: a site of this block");
         let weight = self.weights.tensor(weight, layers[index].shape, &Device::Cpu)?;
-        held.block.replace(site, index, weight);
+        held.block.layer_mut(site, index).weight = weight;
         Ok(())
     }
 
@@ -142,7 +153,7 @@ impl Model {
         passage: &mut Passage,
     ) -> Result<()> {
         let (a, block) = (&self.architecture, &held.block);
-        let x = self.rows(&passage.residual, a.hidden_size)?;
+        let x = self.states(&passage.residual, a.hidden_size)?;
         let fault = |e| self.weights.fault(e);
         let input = match site {
             Site::Attention => block.attention_input(a, &x, self.path).map_err(fault)?,
@@ -154,7 +165,7 @@ impl Model {
                 block.mix(a, layer, &input, tokens, &mut |k, v| Ok((k, v))).map_err(fault)?
             }
             Site::FeedForward => {
-                let mixed = self.rows(&passage.input, a.heads * a.head_dim)?;
+                let mixed = self.states(&passage.input, a.heads * a.head_dim)?;
                 let x = block.add_attention(a, &x, &mixed, self.path).map_err(fault)?;
                 passage.residual = self.values(&x)?;
                 block.feed_forward_input(a, &x, self.path).map_err(fault)?
@@ -187,9 +198,9 @@ impl Model {
         observer: Option<Observer<'_>>,
     ) -> Result<()> {
         let (a, block) = (&self.architecture, &held.block);
-        let x = self.rows(&passage.residual, a.hidden_size)?;
+        let x = self.states(&passage.residual, a.hidden_size)?;
         let width = passage.input.len() * a.hidden_size / passage.residual.len().max(1);
-        let input = self.rows(&passage.input, width)?;
+        let input = self.states(&passage.input, width)?;
         let tokens = Tokens { path: self.path, window, ropes: &[], observer };
         let fed = block.feed(a, &input, tokens);
         let y = fed
@@ -205,12 +216,12 @@ impl Model {
     /// # Errors
     /// [`crate::Error::Model`] if candle fails.
     pub(crate) fn head_input(&self, x: &[f32]) -> Result<Vec<f32>> {
-        let x = self.rows(x, self.architecture.hidden_size)?;
+        let x = self.states(x, self.architecture.hidden_size)?;
         let x = norm(self.path, &x, &self.final_norm, self.architecture.norm_eps);
         self.values(&x.map_err(|e| self.weights.fault(e))?)
     }
 
-    fn rows(&self, values: &[f32], width: usize) -> Result<Tensor> {
+    fn states(&self, values: &[f32], width: usize) -> Result<Tensor> {
         let rows = values.len().checked_div(width).unwrap_or(0);
         self.weights.tensor(values.to_vec(), (rows, width), &Device::Cpu)
     }

@@ -104,7 +104,7 @@ impl Model {
         Ok(block)
     }
 
-    fn head(&self) -> Result<&Linear> {
+    pub(super) fn head(&self) -> Result<&Linear> {
         if let Some(head) = self.head.get() {
             return Ok(head);
         }
@@ -112,7 +112,7 @@ impl Model {
         let weight = self.weights.read(&self.plan.head)?;
         let weight =
             self.weights.tensor(weight, (vocab_size, hidden_size), &self.options.device)?;
-        Ok(self.head.get_or_init(|| Linear { weight, bias: None }))
+        Ok(self.head.get_or_init(|| Linear::new(weight, None)))
     }
 
     /// Embeddings of `tokens` [n, hidden].

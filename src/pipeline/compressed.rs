@@ -272,6 +272,21 @@ impl CompressedFolder {
         parts.iter().zip(part_ranges(pool.codec(), shape, panel)).map(read).collect()
     }
 
+    /// The stored bytes of each part of the whole coded entry `index`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    #[cfg(feature = "model")]
+    pub(crate) fn read_all_parts(&self, index: usize) -> Result<Vec<Vec<u8>>> {
+        let read = |part: &StoredPart| {
+            let stored = self.stored_part(part);
+            let mut bytes = vec![0; stored.byte_len as usize];
+            self.stored.read_bytes(stored, 0, &mut bytes)?;
+            Ok(bytes)
+        };
+        self.manifest.tensors[index].status.parts().iter().map(read).collect()
+    }
+
     /// The adapter of entry `index`, if it has one.
     ///
     /// # Errors

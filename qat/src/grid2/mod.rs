@@ -97,6 +97,26 @@ impl Grid2 {
         Ok(())
     }
 
+    /// Codes the rows of `w` with the scales that they have: as [`Self::encode_rows`], but `scales`
+    /// are given.
+    ///
+    /// # Panics
+    /// If the lengths do not belong to the same number of rows.
+    pub fn encode_rows_at(&self, w: &[f32], cols: usize, scales: &[f16], codes: &mut [u8]) {
+        let (code_bytes, groups) = (self.code_bytes_per_row(cols), self.scales_per_row(cols));
+        let rows = rows(w.len(), cols, &[(codes.len(), code_bytes), (scales.len(), groups)]);
+        let len = group_len(self.group, cols);
+        let mut unpacked = vec![0; cols];
+        for row in 0..rows {
+            let scales = &scales[row * groups..][..groups];
+            let w = w[row * cols..][..cols].chunks(len);
+            for ((w, unpacked), scale) in w.zip(unpacked.chunks_mut(len)).zip(scales) {
+                kernels::choose(w, scale.to_f32(), unpacked);
+            }
+            pack::pack2(&unpacked, &mut codes[row * code_bytes..][..code_bytes]);
+        }
+    }
+
     /// Decodes what [`Self::encode_rows`] wrote: each weight is exactly f32(scale) · q.
     ///
     /// # Panics

@@ -7,10 +7,10 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::{Path, values};
+use super::{Path, tensor, values, with_values};
 
 /// Queries that a task handles.
-const TASK_QUERIES: usize = 64;
+pub(super) const TASK_QUERIES: usize = 64;
 
 /// Shape of an attention: queries [windows·queries, heads·head_dim], keys and values
 /// [windows·keys, kv_heads·head_dim]. The last query stands at the last key.
@@ -36,14 +36,14 @@ pub(crate) fn attention(
     shape: Attention,
 ) -> Result<Tensor> {
     match path {
-        Path::Fast => q.apply_op3_no_bwd(k, v, &shape),
+        Path::Fast => q.apply_op3(k, v, shape),
         Path::Plain => shape.plain(q, k, v),
     }
 }
 
 impl Attention {
     /// The keys that query number `query` of a window sees.
-    fn seen(&self, query: usize) -> std::ops::Range<usize> {
+    pub(super) fn seen(&self, query: usize) -> std::ops::Range<usize> {
         let end = self.keys - self.queries + query + 1;
         let start = self.window.map_or(0, |window| end.saturating_sub(window));
         start..end
@@ -81,6 +81,28 @@ impl Attention {
         Tensor::from_vec(mask, (self.queries, self.keys), device)
     }
 
+    /// What the queries `q` of one head, from number `first` of a window on, take of each of the
+    /// keys `k`, of which the first is number `first_key`: row-major, rows that sum to 1.
+    pub(super) fn shares(
+        &self,
+        first: usize,
+        q: MatRef<'_, f32>,
+        k: MatRef<'_, f32>,
+        first_key: usize,
+    ) -> Vec<f32> {
+        let (rows, keys) = (q.nrows(), k.nrows());
+        let mut shares = vec![0.0; rows * keys];
+        let scores = MatMut::from_row_major_slice_mut(&mut shares, rows, keys);
+        matmul(scores, Accum::Replace, q, k.transpose(), self.scale, Par::Seq);
+        for (row, shares) in shares.chunks_exact_mut(keys).enumerate() {
+            let seen = self.seen(first + row);
+            shares[..seen.start - first_key].fill(0.0);
+            softmax(&mut shares[seen.start - first_key..seen.end - first_key]);
+            shares[seen.end - first_key..].fill(0.0);
+        }
+        shares
+    }
+
     /// One head of the queries from `first` on of a window; `out` starts at their first row.
     fn head(&self, head: usize, first: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
         let Self { heads, kv_heads, head_dim, .. } = *self;
@@ -95,15 +117,7 @@ impl Attention {
         let k = strided(&k[keys.start * kv_width + kv_head..], keys.len(), kv_width);
         let v = strided(&v[keys.start * kv_width + kv_head..], keys.len(), kv_width);
 
-        let mut shares = vec![0.0; rows * keys.len()];
-        let scores = MatMut::from_row_major_slice_mut(&mut shares, rows, keys.len());
-        matmul(scores, Accum::Replace, q, k.transpose(), self.scale, Par::Seq);
-        for (row, shares) in shares.chunks_exact_mut(keys.len()).enumerate() {
-            let seen = self.seen(first + row);
-            shares[..seen.start - keys.start].fill(0.0);
-            softmax(&mut shares[seen.start - keys.start..seen.end - keys.start]);
-            shares[seen.end - keys.start..].fill(0.0);
-        }
+        let shares = self.shares(first, q, k, keys.start);
         let shares = MatRef::from_row_major_slice(&shares, rows, keys.len());
         // Not `from_row_major_slice_with_stride_mut`: faer 0.24.4 swaps its strides.
         let out = &mut out[head * head_dim..];
@@ -144,6 +158,23 @@ impl CustomOp3 for Attention {
             });
         });
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dq, dk, dv] = with_values(q, |q| {
+            with_values(k, |k| {
+                with_values(v, |v| with_values(dy, |dy| self.gradients([q, k, v, dy])))
+            })
+        })????;
+        let gradient = |values, of: &Tensor| tensor(values, of.shape()).map(Some);
+        Ok((gradient(dq, q)?, gradient(dk, k)?, gradient(dv, v)?))
     }
 }
 
