@@ -111,6 +111,12 @@ pub enum Error {
         /// Bytes the file system reports as free.
         available: u64,
     },
+    /// A run was asked to stop, and stored what it needs to go on.
+    #[error("stopped; run again with --resume to go on from {}", folder.display())]
+    Stopped {
+        /// Where it stored itself.
+        folder: PathBuf,
+    },
     /// A check of a compressed folder failed; each entry is one finding.
     #[error("verification failed:\n{}", failures.join("\n"))]
     Verification {
@@ -121,7 +127,7 @@ pub enum Error {
 
 impl Error {
     /// The command's exit code for this error: 1 unexpected, 2 usage, 3 invalid or unsupported
-    /// input, 4 I/O, 5 memory, 6 verification or accuracy gate failed.
+    /// input, 4 I/O, 5 memory, 6 verification or accuracy gate failed, 75 stopped safely.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -135,6 +141,7 @@ impl Error {
             Self::Adapter(_) => 3,
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
             Self::Verification { .. } | Self::Gate { .. } => 6,
+            Self::Stopped { .. } => 75,
             #[cfg(feature = "gpu")]
             Self::Gpu(error) => match error {
                 GpuError::UnknownAdapter { .. } | GpuError::UnknownPath(_) => 2,

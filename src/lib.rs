@@ -28,6 +28,8 @@ pub mod pipeline;
 pub mod recipe;
 #[cfg(feature = "model")]
 pub mod solve;
+#[cfg(feature = "model")]
+pub mod train;
 pub mod view;
 
 pub use error::{Error, Result};

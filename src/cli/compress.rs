@@ -76,7 +76,7 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     }
     let threads = rayon::current_num_threads();
     let display = Display::new(common);
-    let plan = |recipe| Plan::new(&checkpoint, recipe, args.recipe.max_shard_size, threads);
+    let plan = |recipe| Plan::new(&checkpoint, recipe, args.recipe.edits.max_shard_size, threads);
     #[cfg(feature = "model")]
     let calibrated = !args.calibration.is_empty();
     #[cfg(not(feature = "model"))]
@@ -103,6 +103,14 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         threads,
         peak_memory: peak_resident(),
     };
+    if common.json { print_json(&report) } else { print_text(&render(&report)) }
+}
+
+/// Prints what a run without a budget reports.
+#[cfg(feature = "model")]
+pub(super) fn print_run(run: CompressReport, common: &Common) -> Result<(), Failure> {
+    let threads = rayon::current_num_threads();
+    let report = Report { run, budget: None, threads, peak_memory: peak_resident() };
     if common.json { print_json(&report) } else { print_text(&render(&report)) }
 }
 

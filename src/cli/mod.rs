@@ -15,12 +15,20 @@ mod inspect;
 mod memory;
 #[cfg(feature = "model")]
 mod network;
+#[cfg(feature = "model")]
+mod pack;
 mod plan;
 mod progress;
+#[cfg(feature = "model")]
+mod qat;
 mod recipe_args;
+#[cfg(feature = "model")]
+mod recover;
 mod table;
 #[cfg(feature = "model")]
 mod token_bar;
+#[cfg(feature = "model")]
+mod train_args;
 mod verify;
 mod view;
 
@@ -42,7 +50,8 @@ const UNEXPECTED: u8 = 1;
 /// Compress Hugging Face checkpoints: 2-bit weights for devices, ASTC textures for servers.
 ///
 /// Exit codes: 0 ok, 1 unexpected, 2 usage or recipe, 3 invalid or unsupported input, 4 I/O,
-/// 5 out of memory, 6 verification or accuracy gate failed.
+/// 5 out of memory, 6 verification or accuracy gate failed, 75 stopped safely: run again with
+/// --resume.
 #[derive(Debug, Parser)]
 #[command(name = "compress-model", version, max_term_width = 100)]
 struct Cli {
@@ -83,6 +92,15 @@ enum Command {
     /// Collect what the linear layers of a model see while it reads a text
     #[cfg(feature = "model")]
     Calibrate(calibrate::CalibrateArgs),
+    /// Train the weights of a checkpoint on the 2-bit grid, and compress it
+    #[cfg(feature = "model")]
+    Qat(qat::QatArgs),
+    /// Train the adapters of a compressed folder
+    #[cfg(feature = "model")]
+    Recover(recover::RecoverArgs),
+    /// Compress latent weights that another trainer left, with the scales that it trained
+    #[cfg(feature = "model")]
+    Pack(pack::PackArgs),
     /// Turn an output folder back into a plain checkpoint
     Decompress(decompress::DecompressArgs),
     /// Check an output folder: files, hashes, manifest, SQNR
@@ -162,6 +180,12 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         Command::Compress(args) => compress::run(args, &cli.common),
         #[cfg(feature = "model")]
         Command::Calibrate(args) => calibrate::run(args, &cli.common),
+        #[cfg(feature = "model")]
+        Command::Qat(args) => qat::run(args, &cli.common),
+        #[cfg(feature = "model")]
+        Command::Recover(args) => recover::run(args, &cli.common),
+        #[cfg(feature = "model")]
+        Command::Pack(args) => pack::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
         #[cfg(feature = "model")]

@@ -62,7 +62,7 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     let plan = Plan::new(
         &checkpoint,
         args.recipe.recipe(args.calibrated)?,
-        args.recipe.max_shard_size,
+        args.recipe.edits.max_shard_size,
         threads,
     )?;
     let report = report(&checkpoint, &plan);

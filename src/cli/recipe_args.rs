@@ -1,4 +1,4 @@
-//! The flags that choose a recipe, shared by `plan` and `compress`.
+//! The flags that choose a recipe, shared by every command that compresses.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,13 @@ pub(super) struct RecipeArgs {
     /// A recipe of your own, TOML
     #[arg(long, visible_alias = "config", value_name = "FILE")]
     recipe: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) edits: RecipeEdits,
+}
+
+/// What is put in front of a recipe, and how its output is laid out.
+#[derive(Debug, Args)]
+pub(super) struct RecipeEdits {
     /// Code the tensors whose name matches REGEX with CODEC, before any rule of the recipe;
     /// parameters follow a colon: 'v_proj=grid2:group=64' (repeatable)
     #[arg(long, value_name = "REGEX=CODEC")]
@@ -37,6 +44,13 @@ impl RecipeArgs {
             (None, Some(preset)) => preset.recipe(),
             (None, None) => unreachable!("invariant: clap requires one of them"),
         };
+        self.edits.put_before(recipe)
+    }
+}
+
+impl RecipeEdits {
+    /// `recipe` with the overrides in front.
+    pub(super) fn put_before(&self, recipe: Recipe) -> Result<Recipe> {
         recipe.with_overrides(&Overrides {
             tensor_types: self.tensor_type.clone(),
             ignores: self.ignore.clone(),

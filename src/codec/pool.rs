@@ -49,6 +49,12 @@ impl WorkerPool {
         &*self.codec
     }
 
+    /// The codec, to be shared.
+    #[cfg(feature = "model")]
+    pub(crate) fn codec_arc(&self) -> Arc<dyn Codec> {
+        Arc::clone(&self.codec)
+    }
+
     /// Runs `work` with an idle worker or a new one.
     ///
     /// # Errors

@@ -49,6 +49,9 @@ pub struct Recipe {
     /// The rules; the first match decides.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
+    /// Settings of training, the table `[train]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<toml::Table>,
     /// Where the recipe came from, for error messages.
     #[serde(skip)]
     origin: String,
@@ -76,11 +79,18 @@ impl Recipe {
             Some(toml::Value::String(name)) => name,
             Some(_) => return Err(refuse("name must be a string".into())),
         };
+        let train = match table.remove("train") {
+            None => None,
+            Some(toml::Value::Table(train)) => Some(train),
+            Some(_) => return Err(refuse("train must be a table".into())),
+        };
         let Some(toml::Value::Array(rules)) = table.remove("rule") else {
             return Err(refuse("has no [[rule]]".into()));
         };
         if let Some(key) = table.keys().next() {
-            return Err(refuse(format!("unknown key {key:?}; known are name and [[rule]]")));
+            return Err(refuse(format!(
+                "unknown key {key:?}; known are name, [train] and [[rule]]"
+            )));
         }
         let rules = rules
             .into_iter()
@@ -92,7 +102,10 @@ impl Recipe {
                 _ => Err(refuse(format!("rule {}: not a table", i + 1))),
             })
             .collect::<Result<_>>()?;
-        Ok(Self { name, rules, origin: origin.to_owned() })
+        let recipe = Self { name, rules, train, origin: origin.to_owned() };
+        #[cfg(feature = "model")]
+        recipe.train_options(&crate::train::TrainOptions::default())?;
+        Ok(recipe)
     }
 
     /// Reads a recipe file.
@@ -136,6 +149,28 @@ impl Recipe {
     pub fn put_first(&mut self, name: &str, codec: &Arc<dyn Codec>, rank: usize) {
         self.rules.iter_mut().for_each(|rule| rule.optional = true);
         self.rules.insert(0, Rule::exact(name, codec, rank));
+    }
+
+    /// The settings of training: those of `[train]`, and `defaults` for what it does not name.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for an unknown key or a value that makes no sense.
+    #[cfg(feature = "model")]
+    pub fn train_options(
+        &self,
+        defaults: &crate::train::TrainOptions,
+    ) -> Result<crate::train::TrainOptions> {
+        let refuse = |message: String| Error::Recipe {
+            origin: self.origin.clone(),
+            message: format!("[train]: {message}"),
+        };
+        let mut table =
+            toml::Table::try_from(defaults).expect("invariant: settings are plain data");
+        table.extend(self.train.clone().unwrap_or_default());
+        let options: crate::train::TrainOptions =
+            table.try_into().map_err(|e: toml::de::Error| refuse(e.message().to_owned()))?;
+        options.check().map_err(refuse)?;
+        Ok(options)
     }
 
     /// The rule that decides for each of `tensors` (name and role), in their order.

@@ -1,0 +1,84 @@
+//! `compress-model qat`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::progress::Display;
+use super::recipe_args::RecipeEdits;
+use super::train_args::{TrainArgs, TrainBar, print, stop_flag};
+use super::{Common, Failure};
+use crate::checkpoint::{Checkpoint, check_output_path};
+use crate::model::{Model, ModelOptions};
+use crate::pipeline::{CompressedFolder, Plan};
+use crate::recipe::{Preset, Recipe};
+use crate::train::{QatRequest, TrainOptions, TrainingText, qat};
+
+#[derive(Debug, Args)]
+pub(super) struct QatArgs {
+    /// Checkpoint folder
+    model: PathBuf,
+    #[command(flatten)]
+    train: TrainArgs,
+    /// A recipe that ships with the program, in its calibrated variant
+    #[arg(long, value_enum, default_value_t = Preset::OnDevice)]
+    preset: Preset,
+    /// A recipe of your own, TOML; tensors coded with grid2 are trained
+    #[arg(long, visible_alias = "config", value_name = "FILE", conflicts_with = "preset")]
+    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    edits: RecipeEdits,
+    /// A compressed folder of this checkpoint to start from, with its recipe; without one, the
+    /// recipe's calibrated solution is computed first
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "recipe"])]
+    start: Option<PathBuf>,
+    /// Windows of the text that the calibrated solution is computed on
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_windows: u32,
+}
+
+pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let output = &args.train.output;
+    let inputs: Vec<&std::path::Path> =
+        [Some(args.model.as_path()), args.start.as_deref()].into_iter().flatten().collect();
+    check_output_path(output, &inputs, args.train.overwrite)?;
+    let mut recipe = match &args.start {
+        Some(start) => {
+            // What the folder says is checked before its recipe is believed.
+            CompressedFolder::open(start)?;
+            Recipe::read(&start.join("recipe.toml"))?
+        }
+        None => args.edits.put_before(match &args.recipe {
+            Some(path) => Recipe::read(path)?,
+            None => args.preset.calibrated_recipe(),
+        })?,
+    };
+    let options = args.train.options(&mut recipe, &TrainOptions::default())?;
+    let threads = rayon::current_num_threads();
+    let plan = Plan::new(&checkpoint, recipe, args.edits.max_shard_size, threads)?;
+    let model = Model::open(&args.model, ModelOptions::default())?;
+    let text = TrainingText::read(
+        &args.model,
+        &args.train.text,
+        options.ctx,
+        options.held_out,
+        model.architecture().vocab_size,
+    )?;
+    drop(model);
+    let request = QatRequest {
+        checkpoint: &checkpoint,
+        plan: &plan,
+        options: &options,
+        start: args.start.as_deref(),
+        calibration_windows: args.calibration_windows as usize,
+        text: &text,
+        output,
+        seed: common.seed,
+        resume: args.train.resume,
+    };
+    let (bar, coding) = (TrainBar::new(common), Display::new(common));
+    let report = qat(&request, &stop_flag(), &bar, &coding)?;
+    drop((bar, coding));
+    print(&report, common)
+}

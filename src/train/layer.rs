@@ -1,0 +1,225 @@
+//! What is trained of one linear layer: its weight on the 2-bit grid, or its adapter.
+
+use std::sync::{Arc, Mutex};
+
+use compress_model_qat::train::{AdamW, FakeGrid, Rates, Step};
+
+use crate::error::Result;
+use crate::model::{GradientSum, HeldBlock, Model, Site, Trained};
+
+/// Where a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Name of the weight.
+    pub(super) name: String,
+    pub(super) block: usize,
+    pub(super) site: Site,
+    /// Among the layers of the site.
+    pub(super) index: usize,
+    /// [out, in]
+    pub(super) shape: (usize, usize),
+}
+
+/// Something that is trained.
+#[derive(Debug)]
+pub(super) enum Parameters {
+    Grid(GridWeight),
+    Adapter(LowRank),
+}
+
+/// A weight on the 2-bit grid.
+#[derive(Debug)]
+pub(super) struct GridWeight {
+    pub(super) grid: FakeGrid,
+    gradient: GradientSum,
+}
+
+/// The factors of an adapter.
+#[derive(Debug)]
+pub(super) struct LowRank {
+    pub(super) rank: usize,
+    /// A [rank, in] and B [out, rank].
+    pub(super) factors: [Vec<f32>; 2],
+    states: [AdamW; 2],
+    /// Root mean squares of the factors as they start.
+    units: [f32; 2],
+    gradients: [GradientSum; 2],
+}
+
+fn sum(len: usize) -> GradientSum {
+    Arc::new(Mutex::new(vec![0.0; len]))
+}
+
+impl Parameters {
+    pub(super) fn of_grid(grid: FakeGrid) -> Self {
+        let gradient = sum(grid.weights.len());
+        Self::Grid(GridWeight { grid, gradient })
+    }
+
+    /// An adapter that starts as `a` [rank, in] and `b` [out, rank].
+    pub(super) fn of_adapter(rank: usize, a: Vec<f32>, b: Vec<f32>) -> Self {
+        let rms = |x: &[f32]| {
+            let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            (squares / x.len().max(1) as f64).sqrt() as f32
+        };
+        let units = [rms(&a), rms(&b)];
+        let states = [AdamW::new(a.len()), AdamW::new(b.len())];
+        let gradients = [sum(a.len()), sum(b.len())];
+        Self::Adapter(LowRank { rank, factors: [a, b], states, units, gradients })
+    }
+
+    /// Makes the layer take part in backward passes.
+    pub(super) fn attach(&self, model: &Model, held: &mut HeldBlock, place: &Place) -> Result<()> {
+        let trained = match self {
+            Self::Grid(weight) => Trained::Weight(Arc::clone(&weight.gradient)),
+            Self::Adapter(adapter) => {
+                let [a, b] = adapter.gradients.clone();
+                Trained::Adapter { rank: adapter.rank, a, b }
+            }
+        };
+        model.train_layer(held, place.site, place.index, trained)
+    }
+
+    /// Puts what is trained into the layer: as training sees it, or as it is `exported`.
+    pub(super) fn install(
+        &self,
+        model: &Model,
+        held: &mut HeldBlock,
+        place: &Place,
+        exported: bool,
+    ) -> Result<()> {
+        match self {
+            Self::Grid(GridWeight { grid, .. }) => {
+                let mut weight = vec![0.0; grid.weights.len()];
+                if exported {
+                    grid.round_exported(&mut weight)
+                } else {
+                    grid.round(&mut weight)
+                }
+                model.set_weight(held, place.site, place.index, weight)
+            }
+            Self::Adapter(adapter) => {
+                let factors = if exported {
+                    adapter.factors.each_ref().map(|factor| {
+                        factor.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect()
+                    })
+                } else {
+                    adapter.factors.clone()
+                };
+                model.set_adapter(held, place.site, place.index, factors)
+            }
+        }
+    }
+
+    /// Finishes the gradients of a step and gives the sum of their squares.
+    pub(super) fn squared_norm(&mut self) -> f64 {
+        match self {
+            Self::Grid(GridWeight { grid, gradient }) => {
+                let mut gradient = gradient.lock().expect("invariant: no addition panics");
+                grid.backward(&mut gradient);
+                grid.squared_norm(&gradient)
+            }
+            Self::Adapter(adapter) => {
+                let squares = |sum: &GradientSum| -> f64 {
+                    let sum = sum.lock().expect("invariant: no addition panics");
+                    sum.iter().map(|&g| f64::from(g) * f64::from(g)).sum()
+                };
+                adapter.gradients.iter().map(squares).sum()
+            }
+        }
+    }
+
+    /// Takes a step and clears the gradients.
+    pub(super) fn step(&mut self, rates: &Rates, step: &Step) {
+        match self {
+            Self::Grid(GridWeight { grid, gradient }) => {
+                let mut gradient = gradient.lock().expect("invariant: no addition panics");
+                grid.step(&gradient, rates, step);
+                gradient.fill(0.0);
+            }
+            Self::Adapter(LowRank { factors, states, units, gradients, .. }) => {
+                let parts = factors.iter_mut().zip(states).zip(units).zip(gradients);
+                for (((factor, state), unit), gradient) in parts {
+                    let mut gradient = gradient.lock().expect("invariant: no addition panics");
+                    state.update(factor, &gradient, rates.weight * *unit, step);
+                    gradient.fill(0.0);
+                }
+            }
+        }
+    }
+
+    /// Clears the gradients.
+    pub(super) fn clear(&self) {
+        let clear = |sum: &GradientSum| {
+            sum.lock().expect("invariant: no addition panics").fill(0.0);
+        };
+        match self {
+            Self::Grid(weight) => clear(&weight.gradient),
+            Self::Adapter(adapter) => adapter.gradients.iter().for_each(clear),
+        }
+    }
+
+    /// Starts the optimiser anew.
+    pub(super) fn forget_moments(&mut self) {
+        let forget = |state: &mut AdamW| {
+            state.first.fill(0.0);
+            state.second.fill(0.0);
+        };
+        match self {
+            Self::Grid(weight) => {
+                forget(&mut weight.grid.weight_state);
+                forget(&mut weight.grid.scale_state);
+            }
+            Self::Adapter(adapter) => adapter.states.iter_mut().for_each(forget),
+        }
+    }
+
+    /// Every array of the state by name, in a fixed order. The first ones, which say what would be
+    /// exported, are named without a dot.
+    pub(super) fn arrays(&self) -> Vec<(&'static str, &[f32])> {
+        match self {
+            Self::Grid(GridWeight { grid, .. }) => vec![
+                ("weights", &grid.weights),
+                ("scales", &grid.scales),
+                ("average", &grid.average),
+                ("factor", std::slice::from_ref(&grid.factor)),
+                ("weights.first", &grid.weight_state.first),
+                ("weights.second", &grid.weight_state.second),
+                ("scales.first", &grid.scale_state.first),
+                ("scales.second", &grid.scale_state.second),
+            ],
+            Self::Adapter(LowRank { factors: [a, b], states: [state_a, state_b], .. }) => vec![
+                ("a", a),
+                ("b", b),
+                ("a.first", &state_a.first),
+                ("a.second", &state_a.second),
+                ("b.first", &state_b.first),
+                ("b.second", &state_b.second),
+            ],
+        }
+    }
+
+    /// The same arrays, to be read into.
+    pub(super) fn arrays_mut(&mut self) -> Vec<(&'static str, &mut [f32])> {
+        match self {
+            Self::Grid(GridWeight { grid, .. }) => vec![
+                ("weights", &mut grid.weights),
+                ("scales", &mut grid.scales),
+                ("average", &mut grid.average),
+                ("factor", std::slice::from_mut(&mut grid.factor)),
+                ("weights.first", &mut grid.weight_state.first),
+                ("weights.second", &mut grid.weight_state.second),
+                ("scales.first", &mut grid.scale_state.first),
+                ("scales.second", &mut grid.scale_state.second),
+            ],
+            Self::Adapter(LowRank { factors: [a, b], states: [state_a, state_b], .. }) => vec![
+                ("a", a),
+                ("b", b),
+                ("a.first", &mut state_a.first),
+                ("a.second", &mut state_a.second),
+                ("b.first", &mut state_b.first),
+                ("b.second", &mut state_b.second),
+            ],
+        }
+    }
+}

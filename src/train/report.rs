@@ -1,0 +1,110 @@
+//! What a training run reports.
+
+use std::path::{Path, PathBuf};
+
+use compress_model_qat::train::{Ended, Position};
+use serde::Serialize;
+
+use super::blocks::BlockReport;
+use super::log::{CURVE_FILE, Evaluation, LOG_FILE, Log, curve_svg};
+use super::network::Network;
+use super::text::TrainingText;
+use crate::error::{IoContext, Result};
+use crate::pipeline::CompressReport;
+
+/// What `qat` and `recover` report.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainReport {
+    /// The output folder; absent where nothing is exported.
+    pub output: Option<PathBuf>,
+    /// What was trained on.
+    pub text: TrainingText,
+    /// Windows trained on, and held out.
+    pub windows: (usize, usize),
+    /// Layers trained.
+    pub layers: usize,
+    /// Parameters trained.
+    pub parameters: usize,
+    /// Steps taken, in this run and before.
+    pub steps: u64,
+    /// Steps that earlier runs had taken.
+    pub resumed_steps: u64,
+    /// Held-out losses no longer fell, and the best weights were taken.
+    pub stopped_early: bool,
+    /// Times that the run went back because of a spike.
+    pub rollbacks: u32,
+    /// Blocks trained on their own.
+    pub blocks: Vec<BlockReport>,
+    /// Held-out windows, as what is exported gives them.
+    pub evaluations: Vec<Evaluation>,
+    /// Tokens a second of the end-to-end steps.
+    pub tokens_per_second: f64,
+    /// Seconds of training.
+    pub training_seconds: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// What was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<CompressReport>,
+}
+
+impl TrainReport {
+    pub(super) fn new(
+        ended: Ended,
+        position: &Position,
+        log: &Log<'_>,
+        blocks: Vec<BlockReport>,
+        network: &Network<'_>,
+        resumed_steps: u64,
+    ) -> Self {
+        let exported = |name: &str| !name.contains('.') && name != "average";
+        let parameters = network.layers.iter().flat_map(|(_, p)| p.arrays());
+        Self {
+            output: None,
+            text: network.text.clone(),
+            windows: (network.text.windows.len(), network.text.held_out.len()),
+            layers: network.layers.len(),
+            parameters: parameters
+                .filter(|(n, _)| exported(n))
+                .map(|(_, values)| values.len())
+                .sum(),
+            steps: position.step,
+            resumed_steps,
+            stopped_early: ended == Ended::Early,
+            rollbacks: position.rollbacks,
+            blocks,
+            evaluations: log.evaluations.clone(),
+            tokens_per_second: log.speed(),
+            training_seconds: log.seconds(),
+            seconds: 0.0,
+            compressed: None,
+        }
+    }
+}
+
+/// Draws the curve beside the log.
+pub(super) fn write_history(folder: &Path, log: &Log<'_>) -> Result<()> {
+    let path = folder.join(CURVE_FILE);
+    std::fs::write(&path, curve_svg(&log.curve, &log.evaluations)).at("write", &path)
+}
+
+/// Moves the log and the curve into the output folder and removes the work folder.
+pub(super) fn end(
+    mut report: TrainReport,
+    compressed: Option<CompressReport>,
+    output: &Path,
+    work: &Path,
+    seconds: f64,
+) -> Result<TrainReport> {
+    if compressed.is_some() {
+        for name in [LOG_FILE, CURVE_FILE] {
+            let (from, to) = (work.join(name), output.join(name));
+            std::fs::copy(&from, &to).at("write", &to)?;
+        }
+        report.output = Some(output.to_path_buf());
+    }
+    std::fs::remove_dir_all(work).at("remove", work)?;
+    report.seconds = seconds;
+    report.compressed = compressed;
+    Ok(report)
+}

@@ -1,0 +1,156 @@
+//! The state of a run in one file, replaced atomically: all arrays, and the position as metadata.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use compress_model_qat::train::{Position, SpikeGuard};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use super::layer::{Parameters, Place};
+use crate::checkpoint::positioned::read_exact_at;
+use crate::error::{Error, IoContext, Result};
+
+/// Largest header that is read: names and shapes of a hundred thousand arrays.
+const MAX_HEADER: u64 = 64 << 20;
+const KEY: &str = "position";
+
+/// A position as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    step: u64,
+    rate_factor: f32,
+    rollbacks: u32,
+    mean: f64,
+    variance: f64,
+    seen: u64,
+    best: Option<f64>,
+    since_best: u32,
+    /// Blocks that were trained on their own.
+    blocks: usize,
+}
+
+/// Writes the arrays of all `layers`, or only those that say what would be exported, to `path`.
+///
+/// # Errors
+/// I/O; what was there before is then still there.
+pub(super) fn write(
+    path: &Path,
+    layers: &[(Place, Parameters)],
+    position: &Position,
+    blocks: usize,
+    exported_only: bool,
+) -> Result<()> {
+    let wanted = |name: &str| !exported_only || !name.contains('.');
+    let mut tensors = Vec::new();
+    let mut data: Vec<&[f32]> = Vec::new();
+    let mut end = 0;
+    for (place, parameters) in layers {
+        for (name, values) in parameters.arrays().into_iter().filter(|(name, _)| wanted(name)) {
+            let start = end;
+            end += size_of_val(values);
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape: vec![values.len()],
+                data_offsets: (start, end),
+            };
+            tensors.push((key(place, name), info));
+            data.push(values);
+        }
+    }
+    let stored = Stored {
+        step: position.step,
+        rate_factor: position.rate_factor,
+        rollbacks: position.rollbacks,
+        mean: position.guard.mean,
+        variance: position.guard.variance,
+        seen: position.guard.seen,
+        best: position.best,
+        since_best: position.since_best,
+        blocks,
+    };
+    let text = serde_json::to_string(&stored).expect("invariant: plain numbers");
+    let metadata = HashMap::from([(KEY.to_owned(), text)]);
+    let header = Metadata::new(Some(metadata), tensors)
+        .ok()
+        .and_then(|header| serde_json::to_vec(&header).ok())
+        .expect("invariant: names are distinct and arrays follow each other");
+    let new = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&new)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for values in data {
+            file.write_all(bytemuck::cast_slice(values))?;
+        }
+        file.into_inner()?.sync_all()
+    };
+    write().at("write", &new)?;
+    std::fs::rename(&new, path).at("write", path)
+}
+
+/// Reads what [`write`] wrote into `layers`; gives the position and the number of blocks that were
+/// trained on their own.
+///
+/// # Errors
+/// [`Error::Checkpoint`] for a file of other layers or none of ours; I/O.
+pub(super) fn read(
+    path: &Path,
+    layers: &mut [(Place, Parameters)],
+    deviations: f64,
+) -> Result<(Position, usize)> {
+    let fault = |what: &str| Error::checkpoint(path, format!("is no state of this run: {what}"));
+    let mut file = File::open(path).at("open", path)?;
+    let mut start = [0; 8];
+    file.read_exact(&mut start).at("read", path)?;
+    let len = u64::from_le_bytes(start);
+    if len > MAX_HEADER {
+        return Err(fault("its header is too long"));
+    }
+    let mut bytes = start.to_vec();
+    bytes.resize(8 + len as usize, 0);
+    file.read_exact(&mut bytes[8..]).at("read", path)?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|e| fault(&format!("its header: {e}")))?;
+    let text = header.metadata().as_ref().and_then(|m| m.get(KEY));
+    let text = text.ok_or_else(|| fault("has no position"))?;
+    let stored: Stored = serde_json::from_str(text).map_err(|e| fault(&e.to_string()))?;
+    for (place, parameters) in layers {
+        for (name, values) in parameters.arrays_mut() {
+            let Some(info) = header.info(&key(place, name)) else {
+                // A file of the best weights has no more than them.
+                if name.contains('.') {
+                    continue;
+                }
+                return Err(fault(&format!("{} is missing", key(place, name))));
+            };
+            if info.shape != [values.len()] || info.dtype != Dtype::F32 {
+                return Err(fault(&format!("{} has another shape", key(place, name))));
+            }
+            let at = bytes.len() as u64 + info.data_offsets.0 as u64;
+            read_exact_at(&file, bytemuck::cast_slice_mut(values), at).at("read", path)?;
+        }
+    }
+    let guard = SpikeGuard {
+        mean: stored.mean,
+        variance: stored.variance,
+        seen: stored.seen,
+        ..SpikeGuard::new(deviations)
+    };
+    let position = Position {
+        step: stored.step,
+        rate_factor: stored.rate_factor,
+        rollbacks: stored.rollbacks,
+        guard,
+        best: stored.best,
+        since_best: stored.since_best,
+    };
+    Ok((position, stored.blocks))
+}
+
+fn key(place: &Place, array: &str) -> String {
+    format!("{}|{array}", place.name)
+}
