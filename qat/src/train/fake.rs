@@ -40,6 +40,9 @@ pub struct FakeGrid {
     /// Optimiser of the scales or of the factor; empty where they are not learnt.
     pub scale_state: AdamW,
     scale_gradients: Vec<f32>,
+    /// Scales over the optimum as they start, for [`Treatment::Ema`]: 1 unless a solution chose
+    /// others for what the layer does.
+    ratios: Vec<f32>,
 }
 
 /// How fast a matrix moves in one step.
@@ -118,6 +121,14 @@ impl FakeGrid {
             Treatment::Lsq | Treatment::Learnt => scales.len(),
             Treatment::Ema | Treatment::Fixed => 0,
         };
+        let ratio = |(&s, w): (&f32, &[f32])| {
+            let optimum = levels.fit_scale(w);
+            if optimum > 0.0 { s / optimum } else { 1.0 }
+        };
+        let ratios = match treatment {
+            Treatment::Ema => scales.iter().zip(groups(&weights, run, group)).map(ratio).collect(),
+            _ => Vec::new(),
+        };
         Self {
             levels,
             treatment,
@@ -129,6 +140,7 @@ impl FakeGrid {
             weight_state: AdamW::new(weights.len()),
             scale_state: AdamW::new(learnt),
             scale_gradients: vec![0.0; learnt],
+            ratios,
             weights,
             scales,
         }
@@ -219,7 +231,8 @@ impl FakeGrid {
             Treatment::Fixed => {}
             Treatment::Ema => {
                 let optima: Vec<f32> = groups(&self.weights, self.run, self.group)
-                    .map(|w| self.levels.fit_scale(w))
+                    .zip(&self.ratios)
+                    .map(|(w, ratio)| ratio * self.levels.fit_scale(w))
                     .collect();
                 let scales = std::mem::take(&mut self.scales);
                 let mut ema = ScaleEma::new(rates.scale_decay, scales)

@@ -4,7 +4,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treatment {
     /// s ← β·s + (1 - β)·s*(W) after each step, with s* the least-squares scale of the weights as
-    /// they are ([`crate::ScaleEma`]).
+    /// they are ([`crate::ScaleEma`]). Where training starts from a solution, whose scales serve the
+    /// layer's output rather than its weights, the optimum is multiplied by what they were of it at
+    /// the start.
     Ema,
     /// The published form: s = f·max|w| / 1.5 with one learnable factor f a tensor, its gradient
     /// scaled by 1/sqrt(number of weights); what is exported is a moving average of the weights.
