@@ -39,8 +39,8 @@ fn adapters() -> Vec<Value> {
         panic!("no list")
     };
     if std::env::var("COMPRESS_MODEL_REQUIRE_GPU").is_ok_and(|value| value == "1") {
-        assert!(adapters.iter().any(|a| a["verdict"] == "sampled"), "none samples ASTC");
-        assert!(adapters.iter().any(|a| a["computed"] == true), "none computes");
+        let any = |verdict: &str| adapters.iter().any(|a| codec(a, "astc")["verdict"] == verdict);
+        assert!(any("sampled") && any("computed"), "none samples ASTC, or none has to compute it");
     }
     if adapters.is_empty() {
         eprintln!("skipped: no GPU adapter");
@@ -48,39 +48,81 @@ fn adapters() -> Vec<Value> {
     adapters
 }
 
-#[test]
-fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
-    let adapters = adapters();
-    let workspace = Workspace::new();
-    let model = tiny_llama();
-    let (out, untextured) = (workspace.path("out"), workspace.path("untextured"));
-    let [model, out, untextured] = [&model, &out, &untextured].map(|path| path.to_str().unwrap());
-    run(&["compress", model, "-o", out, "--preset", "server"]).ok();
+/// What `gpu-info` says of a codec on an adapter.
+fn codec<'a>(adapter: &'a Value, name: &str) -> &'a Value {
+    let codecs = adapter["codecs"].as_array().unwrap();
+    codecs.iter().find(|codec| codec["codec"] == name).unwrap()
+}
 
+#[test]
+fn gpu_info_says_of_every_codec_which_path_and_why() {
+    let adapters = adapters();
+    let text = run(&["gpu-info"]).ok().stdout;
     for adapter in &adapters {
+        assert_eq!(adapter["refused"], Value::Null);
+        let features = &adapter["features"];
+        for (name, reported) in [("astc", "astc"), ("astc-hdr", "astc_hdr"), ("bc4", "bc")] {
+            let codec = codec(adapter, name);
+            assert_eq!(codec["computed"], true, "{codec}");
+            let (path, why) = (codec["paths"][0].as_str().unwrap(), codec["why"].as_str().unwrap());
+            assert!(path.starts_with(codec["verdict"].as_str().unwrap()), "{codec}");
+            assert!(text.contains(path) && text.contains(why), "{text}");
+            if features[reported] == false {
+                assert_eq!(codec["verdict"], "computed");
+                assert!(why.contains("it reports no "), "{why}");
+                assert_eq!(
+                    (&codec["sampled_refused"], &codec["decode_mode"]),
+                    (&why.into(), &Value::Null)
+                );
+            }
+            if codec["verdict"] == "sampled" {
+                let mode = codec["decode_mode"].as_str().unwrap();
+                assert!(path.ends_with(mode) && why.contains("passed the self-test"), "{codec}");
+            }
+        }
+    }
+}
+
+/// Verifies `folder`, whose textures are all of codec `name`, on every adapter along both paths.
+fn verify_everywhere(adapters: &[Value], folder: &str, name: &str) {
+    for adapter in adapters {
         let index = adapter["index"].to_string();
-        let paths = [
-            ("sampled", adapter["decode_mode"].is_string()),
-            ("computed", adapter["computed"] == true),
-        ];
-        for (path, works) in paths {
+        let found = codec(adapter, name);
+        for (path, works) in
+            [("sampled", found["decode_mode"].is_string()), ("computed", found["computed"] == true)]
+        {
             let flags = ["--gpu", "--gpu-adapter", &index, "--gpu-path", path, "--json"];
-            let verified = run(&[&["verify", out], &flags[..]].concat());
+            let verified = run(&[&["verify", folder], &flags[..]].concat());
             if !works {
-                let name = adapter["name"].as_str().unwrap();
-                verified.fails(3, &[name, "refused"]);
+                let label = adapter["name"].as_str().unwrap();
+                verified.fails(3, &[label, "refused"]);
                 continue;
             }
             let report = verified.ok().json();
             let gpu = &report["gpu"];
             assert_eq!((&gpu["differing"], report["ok"].as_bool()), (&0.into(), Some(true)));
-            assert!(gpu["paths"][0].as_str().unwrap().starts_with(path), "{gpu}");
-            let textures = report["tensors"].as_array().unwrap();
-            let textures = textures.iter().filter(|t| t["codec"] == "astc").count();
+            let path = format!("{name}: {path}, ");
+            assert!(gpu["paths"][0].as_str().unwrap().starts_with(&path), "{gpu}");
+            let tensors = report["tensors"].as_array().unwrap();
+            let coded = |t: &&Value| matches!(t["codec"].as_str(), Some("astc" | "bc4"));
+            let textures = tensors.iter().filter(coded).count();
             assert!(textures > 0 && gpu["tensors"] == textures, "{gpu}");
             assert!(gpu["texels"].as_u64().unwrap() > 500_000, "{gpu}");
+            assert_eq!(gpu["texels_by_codec"][name], gpu["texels"]);
         }
     }
+}
+
+#[test]
+fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
+    let adapters = adapters();
+    let workspace = Workspace::new();
+    let model = tiny_llama();
+    let folders = ["out", "desktop", "hdr", "mixed", "untextured"].map(|name| workspace.path(name));
+    let [out, desktop, hdr, mixed, untextured] = folders.each_ref().map(|p| p.to_str().unwrap());
+    let model = model.to_str().unwrap();
+    run(&["compress", model, "-o", out, "--preset", "server"]).ok();
+    verify_everywhere(&adapters, out, "astc");
     if adapters.is_empty() {
         return;
     }
@@ -89,29 +131,23 @@ fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
     run(&["verify", out, "--gpu", "--gpu-adapter", "no such GPU"]).fails(2, &["no such GPU"]);
     assert_eq!(run(&["verify", out, "--gpu-path", "sampled"]).code, 2, "--gpu is missing");
 
-    // BC4 as well, on whatever path each adapter has.
-    let desktop = workspace.path("desktop");
-    let desktop = desktop.to_str().unwrap();
     run(&["compress", model, "-o", desktop, "--preset", "server-desktop"]).ok();
-    for adapter in &adapters {
-        let index = adapter["index"].to_string();
-        for (path, works) in
-            [("sampled", adapter["decode_mode_bc4"].is_string()), ("computed", true)]
-        {
-            let flags = ["--gpu", "--gpu-adapter", &index, "--gpu-path", path, "--json"];
-            let verified = run(&[&["verify", desktop], &flags[..]].concat());
-            if works {
-                let gpu = verified.ok().json()["gpu"].clone();
-                assert_eq!(gpu["differing"], 0, "{gpu}");
-                assert!(gpu["texels"].as_u64().unwrap() > 500_000, "{gpu}");
-            } else {
-                verified.fails(3, &["refused"]);
-            }
+    verify_everywhere(&adapters, desktop, "bc4");
+
+    // The adapter is the first that samples what the folder holds.
+    for (folder, name) in [(out, "astc"), (desktop, "bc4")] {
+        let found = run(&["verify", folder, "--gpu", "--json"]).ok().json()["gpu"].clone();
+        let feature = if name == "bc4" { "bc" } else { name };
+        let samples = |a: &&Value| a["kind"] == "cpu" && a["features"][feature] == true;
+        if adapters.iter().all(|a| a["kind"] == "cpu") {
+            let first = adapters.iter().find(samples).unwrap_or(&adapters[0]);
+            let backend = format!("{}: ", first["backend"].as_str().unwrap());
+            assert!(found["adapter"].as_str().unwrap().starts_with(&backend), "{name}: {found}");
         }
     }
 
     // A texture unit with a rounding of its own is not what the file was written for.
-    for adapter in adapters.iter().filter(|a| a["decode_mode_bc4"] == "llvmpipe") {
+    for adapter in adapters.iter().filter(|a| codec(a, "bc4")["decode_mode"] == "llvmpipe") {
         let index = adapter["index"].to_string();
         let flags = ["--gpu", "--gpu-adapter", &index, "--gpu-path", "sampled"];
         let recorded =
@@ -130,18 +166,16 @@ fn every_adapter_decodes_a_compressed_model_as_the_cpu_does() {
         run(&recorded).fails(6, &[&count, "texels differ on", "row", "instead of"]);
     }
 
-    // HDR textures are named, and not enough on their own.
-    let hdr = workspace.path("hdr");
-    let hdr = hdr.to_str().unwrap();
-    let some = "layers\\.0\\..*q_proj=astc:profile=hdr";
-    run(&["compress", model, "-o", hdr, "--preset", "server", "--tensor-type", some]).ok();
-    let report = run(&["verify", hdr, "--gpu", "--json"]).ok().json();
-    let skipped = report["gpu"]["skipped"].as_array().unwrap();
-    assert!(skipped.len() == 1 && skipped[0]["tensor"].as_str().unwrap().contains("q_proj"));
-    assert!(run(&["verify", hdr, "--gpu"]).ok().stdout.contains("not checked on the GPU: "));
-    let all = ["--preset", "on-device", "--tensor-type", some, "--overwrite"];
+    // HDR on its own, where no software renderer samples it, and beside other codecs.
+    let all = ["--preset", "server", "--tensor-type", ".*_proj=astc:profile=hdr"];
     run(&[&["compress", model, "-o", hdr][..], &all].concat()).ok();
-    run(&["verify", hdr, "--gpu"]).fails(3, &["nothing to check on a GPU", "hdr"]);
+    verify_everywhere(&adapters, hdr, "astc-hdr");
+    let some = ["q_proj=astc:profile=hdr", "k_proj=bc4:effort=fast"];
+    let some = ["--preset", "server", "--tensor-type", some[0], "--tensor-type", some[1]];
+    run(&[&["compress", model, "-o", mixed][..], &some].concat()).ok();
+    let gpu = run(&["verify", mixed, "--gpu", "--json"]).ok().json()["gpu"].clone();
+    assert_eq!((gpu["paths"].as_array().unwrap().len(), &gpu["differing"]), (3, &0.into()));
+    assert_eq!(gpu["texels_by_codec"].as_object().unwrap().len(), 3);
 
     run(&["compress", model, "-o", untextured, "--preset", "on-device"]).ok();
     run(&["verify", untextured, "--gpu"]).fails(3, &["no texture-coded tensor"]);

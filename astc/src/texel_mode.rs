@@ -2,22 +2,29 @@
 
 use half::f16;
 
+use crate::hdr::HdrDecoder;
 use crate::{ArmQuality, BlockGrid, Coder, DecodeMode, Encoder, Error, Footprint, Params, bc4};
 
-/// The codec of a texture that holds one weight a texel and is scaled row by row.
+/// The codec of a texture that holds one weight a texel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TextureCodec {
-    /// ASTC LDR blocks of 16 bytes, of any 2D footprint.
+    /// ASTC LDR blocks of 16 bytes, of any 2D footprint, and a scale a row.
     Astc,
-    /// BC4 blocks of 8 bytes, 4x4.
+    /// ASTC HDR blocks of 16 bytes, of any 2D footprint, and an offset a block.
+    AstcHdr,
+    /// BC4 blocks of 8 bytes, 4x4, and a scale a row.
     Bc4,
 }
 
 impl TextureCodec {
-    /// Its name in files and reports: "astc" or "bc4".
+    /// Every codec.
+    pub const ALL: [Self; 3] = [Self::Astc, Self::AstcHdr, Self::Bc4];
+
+    /// Its name in reports: "astc", "astc-hdr" or "bc4".
     pub const fn name(self) -> &'static str {
         match self {
             Self::Astc => "astc",
+            Self::AstcHdr => "astc-hdr",
             Self::Bc4 => "bc4",
         }
     }
@@ -26,6 +33,7 @@ impl TextureCodec {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Astc => "ASTC",
+            Self::AstcHdr => "ASTC HDR",
             Self::Bc4 => "BC4",
         }
     }
@@ -33,7 +41,7 @@ impl TextureCodec {
     /// Bytes of a block.
     pub const fn block_bytes(self) -> usize {
         match self {
-            Self::Astc => BlockGrid::BLOCK_BYTES,
+            Self::Astc | Self::AstcHdr => BlockGrid::BLOCK_BYTES,
             Self::Bc4 => bc4::BLOCK_BYTES,
         }
     }
@@ -41,8 +49,17 @@ impl TextureCodec {
     /// The footprints that it has.
     pub fn footprints(self) -> Vec<Footprint> {
         match self {
-            Self::Astc => Footprint::ALL.to_vec(),
+            Self::Astc | Self::AstcHdr => Footprint::ALL.to_vec(),
             Self::Bc4 => vec![bc4::footprint()],
+        }
+    }
+
+    /// How many f16 numbers stand beside the blocks of a matrix: one scale a row, or one offset a
+    /// block.
+    pub const fn side_count(self, grid: &BlockGrid) -> usize {
+        match self {
+            Self::Astc | Self::Bc4 => grid.rows,
+            Self::AstcHdr => grid.block_count(),
         }
     }
 
@@ -51,6 +68,7 @@ impl TextureCodec {
         use bc4::DecodeMode::{Exact, Llvmpipe, Unorm8};
         match self {
             Self::Astc => &[TexelMode::Astc(DecodeMode::Unorm8), TexelMode::Astc(DecodeMode::Fp16)],
+            Self::AstcHdr => &[TexelMode::AstcHdr],
             Self::Bc4 => &[TexelMode::Bc4(Exact), TexelMode::Bc4(Unorm8), TexelMode::Bc4(Llvmpipe)],
         }
     }
@@ -61,6 +79,8 @@ impl TextureCodec {
 pub enum TexelMode {
     /// ASTC LDR.
     Astc(DecodeMode),
+    /// ASTC HDR: always fp16.
+    AstcHdr,
     /// BC4.
     Bc4(bc4::DecodeMode),
 }
@@ -70,6 +90,7 @@ impl TexelMode {
     pub const fn codec(self) -> TextureCodec {
         match self {
             Self::Astc(_) => TextureCodec::Astc,
+            Self::AstcHdr => TextureCodec::AstcHdr,
             Self::Bc4(_) => TextureCodec::Bc4,
         }
     }
@@ -78,6 +99,7 @@ impl TexelMode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Astc(mode) => mode.name(),
+            Self::AstcHdr => DecodeMode::Fp16.name(),
             Self::Bc4(mode) => mode.name(),
         }
     }
@@ -87,14 +109,15 @@ impl TexelMode {
     /// A seventh and a fifth of 1/255 are 5/8925 and 7/8925.
     pub const fn steps(self) -> Option<u32> {
         match self {
-            Self::Astc(DecodeMode::Fp16) => None,
+            Self::Astc(DecodeMode::Fp16) | Self::AstcHdr => None,
             Self::Bc4(bc4::DecodeMode::Exact) => Some(255 * 35),
             _ => Some(255),
         }
     }
 
     /// The weights of a matrix, row-major, as the CPU reference decodes them: `blocks` in raster
-    /// order, one scale a row.
+    /// order, and beside them in `side` one scale a row or one offset a block
+    /// ([`TextureCodec::side_count`]).
     ///
     /// # Errors
     /// [`Error::Length`] if a slice does not fit `grid`.
@@ -105,7 +128,7 @@ impl TexelMode {
         self,
         grid: &BlockGrid,
         blocks: &[u8],
-        scales: &[f16],
+        side: &[f16],
         out: &mut [f32],
     ) -> Result<(), Error> {
         let BlockGrid { rows, cols, footprint } = *grid;
@@ -114,13 +137,14 @@ impl TexelMode {
                 // Decoding needs no encoder.
                 let encoder = Encoder::Arm(ArmQuality::Fastest);
                 let mut coder = Coder::new(Params { footprint, decode, encoder })?;
-                coder.decode_rows(blocks, scales, rows, cols, out)
+                coder.decode_rows(blocks, side, rows, cols, out)
             }
+            Self::AstcHdr => HdrDecoder::new(footprint).decode_rows(blocks, side, rows, cols, out),
             Self::Bc4(decode) => {
                 assert!(footprint == bc4::footprint(), "BC4 blocks are 4x4, not {footprint}");
                 let effort = bc4::Effort::Fast;
                 let coder = bc4::Coder::new(bc4::Params { decode, effort });
-                coder.decode_rows(blocks, scales, rows, cols, out)
+                coder.decode_rows(blocks, side, rows, cols, out)
             }
         }
     }

@@ -11,6 +11,8 @@ mod export;
 mod generate;
 #[cfg(feature = "gpu")]
 mod gpu;
+#[cfg(feature = "gpu")]
+mod gpu_info;
 mod inspect;
 mod memory;
 #[cfg(feature = "model")]
@@ -111,12 +113,12 @@ enum Command {
     /// Continue a prompt
     #[cfg(feature = "model")]
     Generate(generate::GenerateArgs),
-    /// List the GPUs of this machine and what their texture units do with ASTC
+    /// List the GPUs of this machine and how each decodes which texture codec
     #[cfg(feature = "gpu")]
-    GpuInfo(gpu::GpuInfoArgs),
+    GpuInfo(gpu_info::GpuInfoArgs),
     /// Write textures as files that other engines load
     Export(export::ExportArgs),
-    /// Write a web page that shows ASTC-coded weights and their blocks
+    /// Write a web page that shows texture-coded weights and their blocks
     View(view::ViewArgs),
 }
 
@@ -193,7 +195,7 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         #[cfg(feature = "model")]
         Command::Generate(args) => generate::run(args, &cli.common),
         #[cfg(feature = "gpu")]
-        Command::GpuInfo(args) => gpu::run(args, &cli.common),
+        Command::GpuInfo(args) => gpu_info::run(args, &cli.common),
         Command::Export(args) => export::run(args, &cli.common),
         Command::View(args) => view::run(args, &cli.common),
     })

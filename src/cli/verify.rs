@@ -9,9 +9,9 @@ use super::table::table;
 use super::{Common, Failure, human_db, print_json, print_text};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-#[cfg(feature = "gpu")]
-use crate::pipeline::verify_gpu;
 use crate::pipeline::{CompressedFolder, VerifyReport, verify};
+#[cfg(feature = "gpu")]
+use crate::pipeline::{texture_codecs, verify_gpu};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
     let original = args.against.as_deref().map(Checkpoint::open).transpose()?;
     // A GPU that is refused should not be known only after a long check on the CPU.
     #[cfg(feature = "gpu")]
-    let gpu = args.gpu.open()?;
+    let gpu = args.gpu.open(&texture_codecs(&folder))?;
     let display = Display::new(common);
     #[cfg(feature = "gpu")]
     let on_gpu = gpu
@@ -77,9 +77,6 @@ fn render(report: &VerifyReport) -> String {
             gpu.tensors,
             gpu.differing
         );
-        for skipped in &gpu.skipped {
-            text += &format!("\nnot checked on the GPU: {}: {}", skipped.tensor, skipped.reason);
-        }
     }
     text += &format!(
         "\n{}: {} tensors, {} coded: {}\n",

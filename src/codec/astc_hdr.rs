@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use compress_model_astc::hdr::{HdrDecoder, HdrEncoder, HdrOffset};
-use compress_model_astc::{BlockGrid, Footprint};
+use compress_model_astc::{BlockGrid, Footprint, TexelMode};
 use safetensors::Dtype;
 
 use super::astc::{NAME, coder_error};
@@ -46,6 +46,10 @@ impl Codec for HdrCodec {
             Part { suffix: "blocks", dtype: Dtype::U8, shape: vec![down, across, 16] },
             Part { suffix: "offsets", dtype: Dtype::F16, shape: vec![down, across] },
         ]
+    }
+
+    fn texture(&self) -> Option<(Footprint, TexelMode)> {
+        Some((self.footprint, TexelMode::AstcHdr))
     }
 
     fn worker(&self) -> Result<Box<dyn Worker>, CodecError> {

@@ -83,8 +83,8 @@ pub trait Codec: Debug + Send + Sync {
     /// The arrays that hold a matrix of `rows` x `cols`; their sizes fix the bits per weight.
     fn parts(&self, rows: usize, cols: usize) -> Vec<Part>;
 
-    /// Footprint and texels, if the parts are ASTC LDR or BC4 blocks and row scales that a GPU can
-    /// read.
+    /// Footprint and texels, if a GPU can read the parts: ASTC LDR or BC4 blocks and row scales, or
+    /// ASTC HDR blocks and their offsets.
     fn texture(&self) -> Option<(Footprint, TexelMode)> {
         None
     }

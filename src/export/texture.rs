@@ -62,7 +62,9 @@ impl Texture {
                 footprint,
                 block_bytes: bc4::BLOCK_BYTES,
             }),
-            (None, "astc") => Err("profile hdr needs more than one texture".to_owned()),
+            (Some((_, TexelMode::AstcHdr)), _) => {
+                Err("profile hdr needs more than one texture".to_owned())
+            }
             (None, other) => Err(format!("codec {other} has no texture blocks")),
         }
     }

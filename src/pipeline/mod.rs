@@ -36,4 +36,4 @@ pub(crate) use scan::source_fingerprint;
 pub use solved::{SolveReport, SolvedLayer, Solver, Spool};
 pub use verify::{TensorCheck, VerifyReport, verify};
 #[cfg(feature = "gpu")]
-pub use verify_gpu::{GpuReference, GpuReport, SkippedTexture, TexelDifference, verify_gpu};
+pub use verify_gpu::{GpuReference, GpuReport, TexelDifference, texture_codecs, verify_gpu};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use compress_model_astc::gpu::{Gpu, GpuDecoder, PathChoice};
-use compress_model_astc::{BlockGrid, Footprint, TexelMode};
+use compress_model_astc::{BlockGrid, Footprint, TexelMode, TextureCodec};
 use half::f16;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -26,8 +26,9 @@ const LISTED_DIFFERENCES: usize = 10;
 pub struct GpuReport {
     /// Backend and name of the adapter.
     pub adapter: String,
-    /// How the texels came out of the blocks: "sampled" or "computed", and the precision; one
-    /// entry for each precision that the folder's textures were made for.
+    /// How the texels came out of the blocks: codec, "sampled" or "computed", and the precision, as
+    /// "astc: sampled, unorm8"; one entry for each precision that the folder's textures were made
+    /// for.
     pub paths: Vec<String>,
     /// What the texels are compared with.
     pub reference: GpuReference,
@@ -35,8 +36,6 @@ pub struct GpuReport {
     pub tensors: usize,
     /// Texels compared, by codec.
     pub texels_by_codec: BTreeMap<&'static str, u64>,
-    /// Textures that were not decoded, and why.
-    pub skipped: Vec<SkippedTexture>,
     /// Texels compared with the CPU reference, scaled to weights.
     pub texels: u64,
     /// How many of them differ.
@@ -56,18 +55,6 @@ pub enum GpuReference {
     /// another way differs.
     Recorded,
 }
-
-/// A texture that no path decodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SkippedTexture {
-    /// The tensor.
-    pub tensor: String,
-    /// Why.
-    pub reason: &'static str,
-}
-
-/// Why textures of the HDR profile are skipped.
-const HDR_REASON: &str = "profile \"hdr\": no GPU path decodes HDR endpoints";
 
 /// A weight that the GPU decodes to another value than the CPU reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -132,12 +119,9 @@ pub fn verify_gpu(
     reference: GpuReference,
     progress: &dyn Progress,
 ) -> Result<GpuReport> {
-    let (textures, skipped) = textures(folder);
+    let textures = textures(folder);
     if textures.is_empty() {
-        let message = match skipped.len() {
-            0 => "has no texture-coded tensor: there is nothing to decode on a GPU".to_owned(),
-            count => format!("nothing to check on a GPU: {count} textures of {HDR_REASON}"),
-        };
+        let message = "has no texture-coded tensor: there is nothing to decode on a GPU";
         return Err(Error::checkpoint(folder.stored.folder(), message));
     }
     let mut decoders: Vec<(TexelMode, GpuDecoder<'_>)> = Vec::new();
@@ -147,7 +131,6 @@ pub fn verify_gpu(
         reference,
         tensors: textures.len(),
         texels_by_codec: BTreeMap::new(),
-        skipped,
         texels: 0,
         differing: 0,
         first: Vec::new(),
@@ -159,7 +142,8 @@ pub fn verify_gpu(
             Some(index) => index,
             None => {
                 let decoder = GpuDecoder::choose(gpu, choice, texture.wanted)?;
-                report.paths.push(decoder.path().to_string());
+                let codec = texture.wanted.codec().name();
+                report.paths.push(format!("{codec}: {}", decoder.path()));
                 decoders.push((texture.wanted, decoder));
                 decoders.len() - 1
             }
@@ -185,27 +169,32 @@ struct Texture {
     wanted: TexelMode,
 }
 
-/// The textures that can be compared, and those that cannot.
-fn textures(folder: &CompressedFolder) -> (Vec<Texture>, Vec<SkippedTexture>) {
-    let (mut textures, mut skipped) = (Vec::new(), Vec::new());
-    for (entry, tensor) in folder.manifest.tensors.iter().enumerate() {
-        let Status::Coded { params, .. } = &tensor.status else { continue };
+fn textures(folder: &CompressedFolder) -> Vec<Texture> {
+    let tensors = folder.manifest.tensors.iter().enumerate();
+    let coded = tensors.filter(|(_, tensor)| matches!(tensor.status, Status::Coded { .. }));
+    let texture = |(entry, _)| {
         let (pool, shape) = folder.coded(entry);
-        if let Some((footprint, wanted)) = pool.codec().texture() {
-            textures.push(Texture { entry, shape, footprint, wanted });
-        } else if params.get("profile").and_then(|profile| profile.as_str()) == Some("hdr") {
-            skipped.push(SkippedTexture { tensor: tensor.name.clone(), reason: HDR_REASON });
-        }
-    }
-    (textures, skipped)
+        let (footprint, wanted) = pool.codec().texture()?;
+        Some(Texture { entry, shape, footprint, wanted })
+    };
+    coded.filter_map(texture).collect()
+}
+
+/// The codecs of the textures in `folder`, each once: what a GPU for it should sample.
+pub fn texture_codecs(folder: &CompressedFolder) -> Vec<TextureCodec> {
+    let mut codecs: Vec<_> = textures(folder).iter().map(|t| t.wanted.codec()).collect();
+    codecs.sort();
+    codecs.dedup();
+    codecs
 }
 
 impl Texture {
     fn bytes(&self) -> u64 {
         let (matrices, rows, cols) = self.shape;
         let grid = BlockGrid::new(rows, cols, self.footprint);
-        let blocks = grid.block_count() * self.wanted.codec().block_bytes();
-        (matrices * (blocks + rows * size_of::<f16>())) as u64
+        let codec = self.wanted.codec();
+        let blocks = grid.block_count() * codec.block_bytes();
+        (matrices * (blocks + codec.side_count(&grid) * size_of::<f16>())) as u64
     }
 
     fn bands(&self) -> impl Iterator<Item = Panel> {
@@ -228,15 +217,15 @@ impl Texture {
     ) -> Result<()> {
         let (rows, cols) = (panel.rows.len(), self.shape.2);
         let grid = BlockGrid::new(rows, cols, self.footprint);
-        let scales: Vec<f16> = bytemuck::pod_collect_to_vec(&parts[1]);
-        let matrix = decoder.upload(grid, &parts[0], &scales)?;
+        let side: Vec<f16> = bytemuck::pod_collect_to_vec(&parts[1]);
+        let matrix = decoder.upload(grid, &parts[0], &side)?;
         let mut found = vec![0.0; rows * cols];
         decoder.decode(&matrix, 0..rows, &mut found)?;
         let mode = match report.reference {
             GpuReference::Detected => decoder.path().mode(),
             GpuReference::Recorded => self.wanted,
         };
-        let expected = reference(&grid, mode, &parts[0], &scales)
+        let expected = reference(&grid, mode, &parts[0], &side)
             .map_err(compress_model_astc::gpu::GpuError::Shape)?;
         report.texels += found.len() as u64;
         let codec = self.wanted.codec().name();
@@ -269,23 +258,24 @@ fn reference(
     grid: &BlockGrid,
     mode: TexelMode,
     blocks: &[u8],
-    scales: &[f16],
+    side: &[f16],
 ) -> std::result::Result<Vec<f32>, compress_model_astc::Error> {
     let BlockGrid { cols, footprint, .. } = *grid;
     let strips = grid.blocks_down().div_ceil(rayon::current_num_threads()).max(1);
     let strip_bytes = grid.blocks_across() * mode.codec().block_bytes();
     let rows = strips * footprint.height();
+    let strip_side = mode.codec().side_count(&BlockGrid::new(rows, cols, footprint));
     let mut weights = vec![0.0; grid.rows * cols];
     if weights.is_empty() {
         return Ok(weights);
     }
     weights
         .par_chunks_mut(rows * cols)
-        .zip(scales.par_chunks(rows))
+        .zip(side.par_chunks(strip_side))
         .zip(blocks.par_chunks(strips * strip_bytes))
-        .try_for_each(|((weights, scales), blocks)| {
-            let strip = BlockGrid::new(scales.len(), cols, footprint);
-            mode.decode_rows(&strip, blocks, scales, weights)
+        .try_for_each(|((weights, side), blocks)| {
+            let strip = BlockGrid::new(weights.len() / cols, cols, footprint);
+            mode.decode_rows(&strip, blocks, side, weights)
         })?;
     Ok(weights)
 }
@@ -310,11 +300,10 @@ mod tests {
         };
         let report = GpuReport {
             adapter: "gl: a".to_owned(),
-            paths: vec!["sampled, unorm8".to_owned()],
+            paths: vec!["astc: sampled, unorm8".to_owned()],
             reference: GpuReference::Detected,
             tensors: 1,
             texels_by_codec: BTreeMap::from([("astc", 40)]),
-            skipped: Vec::new(),
             texels: 40,
             differing: 30,
             first: vec![difference],
@@ -322,7 +311,7 @@ mod tests {
         assert_eq!(
             report.failures(),
             [
-                "30 of 40 texels differ on gl: a (sampled, unorm8); the first are:",
+                "30 of 40 texels differ on gl: a (astc: sampled, unorm8); the first are:",
                 "w: matrix 1, row 2, column 3: 0.25 instead of 0.5"
             ]
         );

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::GpuError;
 use super::device::{Gpu, wait};
+use crate::TextureCodec;
 
 /// What kind of processor an adapter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,41 @@ impl AdapterInfo {
     pub fn label(&self) -> String {
         format!("{}: {}", self.backend, self.name)
     }
+
+    /// Whether it reports textures of `codec`.
+    pub const fn reports(&self, codec: TextureCodec) -> bool {
+        match codec {
+            TextureCodec::Astc => self.astc,
+            TextureCodec::AstcHdr => self.astc_hdr,
+            TextureCodec::Bc4 => self.bc,
+        }
+    }
+
+    /// Whether `wanted` means this adapter: its index, or a part of its [`label`](Self::label) in
+    /// any case.
+    fn is_called(&self, wanted: &str) -> bool {
+        match wanted.parse::<usize>() {
+            Ok(index) => self.index == index,
+            Err(_) => self.label().to_lowercase().contains(&wanted.to_lowercase()),
+        }
+    }
+}
+
+/// Place of the adapter to use for `codecs`: of those that are called `wanted`, or of all, real GPUs
+/// come before software renderers, then those that report textures of more of the codecs, then the
+/// first in the list.
+fn preferred(
+    infos: &[&AdapterInfo],
+    wanted: Option<&str>,
+    codecs: &[TextureCodec],
+) -> Option<usize> {
+    let rank = |info: &AdapterInfo| {
+        let unreported = codecs.iter().filter(|&&codec| !info.reports(codec)).count();
+        (!info.compute_shaders, info.kind == AdapterKind::Cpu, unreported)
+    };
+    let called = |info: &AdapterInfo| wanted.is_none_or(|wanted| info.is_called(wanted));
+    let candidates = infos.iter().enumerate().filter(|(_, info)| called(info));
+    candidates.min_by_key(|(place, info)| (rank(info), *place)).map(|(place, _)| place)
 }
 
 /// One GPU through one driver; a GPU with two drivers is listed twice.
@@ -95,41 +131,26 @@ impl GpuAdapter {
         adapters.into_iter().enumerate().map(described).collect()
     }
 
-    /// The adapter to use: the one with index `wanted` or whose [`AdapterInfo::label`] contains
-    /// `wanted` in any case.
+    /// The adapter to use for textures of `codecs`: the one with index `wanted` or whose
+    /// [`AdapterInfo::label`] contains `wanted` in any case.
     ///
     /// Where several match or nothing is asked for, real GPUs come before software renderers,
-    /// then those that report ASTC, then the first in the list.
+    /// then those that report textures of more of the codecs, then the first in the list.
     ///
     /// # Errors
     /// [`GpuError::NoAdapter`], [`GpuError::UnknownAdapter`].
-    pub fn find(wanted: Option<&str>) -> Result<Self, GpuError> {
+    pub fn find(wanted: Option<&str>, codecs: &[TextureCodec]) -> Result<Self, GpuError> {
         let all = Self::all();
         if all.is_empty() {
             return Err(GpuError::NoAdapter);
         }
-        let seen = || all.iter().map(|a| format!("{}: {}", a.info.index, a.info.label())).collect();
-        let unknown =
-            |wanted: &str| GpuError::UnknownAdapter { wanted: wanted.to_owned(), seen: seen() };
-        let matches = |info: &AdapterInfo| match wanted.map(str::parse::<usize>) {
-            None => true,
-            Some(Ok(index)) => info.index == index,
-            Some(Err(_)) => {
-                let wanted = wanted.unwrap_or_default().to_lowercase();
-                info.label().to_lowercase().contains(&wanted)
-            }
+        let infos: Vec<_> = all.iter().map(|adapter| &adapter.info).collect();
+        let Some(chosen) = preferred(&infos, wanted, codecs) else {
+            let seen = infos.iter().map(|info| format!("{}: {}", info.index, info.label()));
+            let wanted = wanted.unwrap_or_default().to_owned();
+            return Err(GpuError::UnknownAdapter { wanted, seen: seen.collect() });
         };
-        let rank = |info: &AdapterInfo| {
-            (!info.compute_shaders, info.kind == AdapterKind::Cpu, !info.astc, info.index)
-        };
-        let chosen = all
-            .iter()
-            .map(|adapter| &adapter.info)
-            .filter(|info| matches(info))
-            .min_by_key(|info| rank(info))
-            .map(|info| info.index);
-        let Some(chosen) = chosen else { return Err(unknown(wanted.unwrap_or_default())) };
-        Ok(all.into_iter().nth(chosen).expect("invariant: indices count the list"))
+        Ok(all.into_iter().nth(chosen).expect("invariant: places count the list"))
     }
 
     /// What the adapter says of itself.
@@ -172,5 +193,66 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         max_texture_layers: limits.max_texture_array_layers,
         max_buffer_bytes: limits.max_buffer_size,
         max_storage_bytes: limits.max_storage_buffer_binding_size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(
+        index: usize,
+        name: &str,
+        kind: AdapterKind,
+        codecs: &[TextureCodec],
+    ) -> AdapterInfo {
+        AdapterInfo {
+            index,
+            name: name.to_owned(),
+            backend: "vulkan".to_owned(),
+            driver: String::new(),
+            driver_info: String::new(),
+            kind,
+            astc: codecs.contains(&TextureCodec::Astc),
+            astc_hdr: codecs.contains(&TextureCodec::AstcHdr),
+            bc: codecs.contains(&TextureCodec::Bc4),
+            shader_f16: false,
+            subgroups: false,
+            compute_shaders: true,
+            max_texture_dimension: 16384,
+            max_texture_layers: 2048,
+            max_buffer_bytes: 1 << 31,
+            max_storage_bytes: 1 << 31,
+        }
+    }
+
+    #[test]
+    fn the_codecs_decide_between_adapters_of_one_kind() {
+        use TextureCodec::{Astc, AstcHdr, Bc4};
+        let integrated = |index, codecs: &[_]| adapter(index, "a", AdapterKind::Integrated, codecs);
+        let all = [integrated(0, &[]), integrated(1, &[Astc]), integrated(2, &[Bc4])];
+        let infos: Vec<_> = all.iter().collect();
+        let place = |codecs: &[_]| preferred(&infos, None, codecs).unwrap();
+        assert_eq!([place(&[]), place(&[Astc]), place(&[Bc4]), place(&[AstcHdr])], [0, 1, 2, 0]);
+        // Both report one of two: the first.
+        assert_eq!(place(&[Bc4, Astc]), 1);
+        let both = integrated(3, &[Astc, Bc4]);
+        let infos: Vec<_> = all.iter().chain([&both]).collect();
+        assert_eq!(preferred(&infos, None, &[Astc, Bc4]), Some(3));
+    }
+
+    #[test]
+    fn a_real_gpu_comes_before_a_software_renderer_and_a_name_before_both() {
+        use TextureCodec::Bc4;
+        let software = adapter(0, "llvmpipe", AdapterKind::Cpu, &TextureCodec::ALL);
+        let real = adapter(1, "Arc", AdapterKind::Discrete, &[]);
+        let mut useless = adapter(2, "Old", AdapterKind::Discrete, &TextureCodec::ALL);
+        useless.compute_shaders = false;
+        let infos = [&software, &real, &useless];
+        assert_eq!(preferred(&infos, None, &[Bc4]), Some(1));
+        assert_eq!(preferred(&infos, Some("LLVM"), &[Bc4]), Some(0));
+        assert_eq!(preferred(&infos, Some("vulkan: old"), &[Bc4]), Some(2));
+        assert_eq!(preferred(&infos, Some("0"), &[Bc4]), Some(0));
+        assert_eq!(preferred(&infos, Some("3"), &[Bc4]), None);
     }
 }

@@ -1,10 +1,15 @@
 // Texels decoded from the blocks in integer arithmetic: the red channel of every 2D LDR block
-// (KDF 1.3 chapter 23). Nothing is kept between texels, so that any kernel can fetch any texel.
+// (KDF 1.3 chapter 23), and with HDR of luminance blocks of endpoint modes 2 and 3 (hdr.wgsl). Nothing
+// is kept between texels, so that any kernel can fetch any texel.
+//
+// A value is 16 bits and, above them, what they mean: unorm (0), LOGARITHMIC or HALF.
 
 @group(0) @binding(3) var<storage, read> blocks: array<vec4<u32>>;
 
-// Red of the LDR error colour, magenta, on the 16-bit scale.
-const ERROR_RED: u32 = 0xffffu;
+// 5 bits of exponent and 11 of a piecewise linear mantissa.
+const LOGARITHMIC: u32 = 0x10000u;
+// The bits of an f16.
+const HALF: u32 = 0x20000u;
 const NO_QUANT: u32 = 0xffu;
 const MAX_ENDPOINT_VALUES: u32 = 18u;
 
@@ -100,11 +105,12 @@ fn constant_red(block: vec4<u32>) -> u32 {
     let low_t = field(block, 38u, 13u);
     let high_t = field(block, 51u, 13u);
     let absent = (low_s & high_s & low_t & high_t) == 0x1fffu;
-    let hdr = field(block, 9u, 1u) == 1u;
-    if hdr || field(block, 10u, 2u) != 3u || !(absent || (low_s < high_s && low_t < high_t)) {
+    let half = field(block, 9u, 1u) == 1u;
+    let malformed = field(block, 10u, 2u) != 3u || !(absent || (low_s < high_s && low_t < high_t));
+    if malformed || (half && !HDR) {
         return ERROR_RED;
     }
-    return block.z & 0xffffu;
+    return (block.z & 0xffffu) | select(0u, HALF, half);
 }
 
 fn hash52(seed: u32) -> u32 {
@@ -334,22 +340,26 @@ fn endpoint_values(modes: u32, partitions: u32, p: u32) -> u32 {
     return 2u * ((endpoint_format(modes, partitions, p) >> 2u) + 1u);
 }
 
-// Red of both endpoints of partition p on the 16-bit scale.
-fn partition_ends(header: ptr<function, Header>, p: u32) -> vec2<i32> {
+// Red of both endpoints of partition p on the 16-bit scale, and what the values between them mean.
+fn partition_ends(header: ptr<function, Header>, p: u32) -> vec3<i32> {
     let modes = (*header).modes;
     let partitions = (*header).partitions;
     var first = 0u;
     for (var before = 0u; before < p; before++) {
         first += endpoint_values(modes, partitions, before);
     }
-    return red_endpoints((*header).endpoints, endpoint_format(modes, partitions, p), first) * 257;
+    let format = endpoint_format(modes, partitions, p);
+    if HDR && is_hdr(format) {
+        return hdr_ends((*header).endpoints, format, first);
+    }
+    return vec3<i32>(red_endpoints((*header).endpoints, format, first) * 257, 0);
 }
 
 // Red of texel (x, y) between the endpoints of its partition.
-fn between(header: ptr<function, Header>, ends: vec2<i32>, x: u32, y: u32) -> u32 {
+fn between(header: ptr<function, Header>, ends: vec3<i32>, x: u32, y: u32) -> u32 {
     let h = header;
     let w = i32(texel_weight((*h).weights, (*h).grid, (*h).planes, (*h).plane, x, y));
-    return u32((ends.x * (64 - w) + ends.y * w + 32) >> 6u);
+    return u32((ends.x * (64 - w) + ends.y * w + 32) >> 6u) | u32(ends.z);
 }
 
 fn block_bits(block_row: u32, block_col: u32) -> vec4<u32> {
@@ -377,17 +387,23 @@ fn through_fp16(value: u32) -> f32 {
     return select(truncated / 65536.0, 1.0, value == 0xffffu);
 }
 
-// The texel t in 0..1; the division by 255 may be off by the last bit.
+// The texel t; the division by 255 may be off by the last bit.
 fn texel(row: u32, col: u32) -> f32 {
     let value = red(row, col);
+    if HDR {
+        return hdr_value(value);
+    }
     if FP16 {
         return through_fp16(value);
     }
     return f32(value >> 8u) / 255.0;
 }
 
-// 2t - 1, exactly.
+// 2t - 1, or t with HDR, exactly.
 fn signed_red(value: u32) -> f32 {
+    if HDR {
+        return hdr_value(value);
+    }
     if FP16 {
         return 2.0 * through_fp16(value) - 1.0;
     }
@@ -401,7 +417,7 @@ fn signed_texel(row: u32, col: u32) -> f32 {
 // A block whose texels are wanted one after the other.
 struct Block {
     header: Header,
-    ends: array<vec2<i32>, 4>,
+    ends: array<vec3<i32>, 4>,
 }
 
 fn open_block(block_row: u32, block_col: u32) -> Block {
@@ -414,7 +430,7 @@ fn open_block(block_row: u32, block_col: u32) -> Block {
     return block;
 }
 
-// 2t - 1 of texel (x, y) of the block.
+// `signed_red` of texel (x, y) of the block.
 fn signed_block_texel(block: ptr<function, Block>, x: u32, y: u32) -> f32 {
     var header = (*block).header;
     if header.constant {

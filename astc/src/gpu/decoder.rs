@@ -16,6 +16,7 @@ use crate::{BlockGrid, Error, Footprint, TexelMode, TextureCodec};
 const WEIGHTS: &str = include_str!("weights.wgsl");
 const SAMPLE: &str = include_str!("sample.wgsl");
 const DECODE: &str = include_str!("decode.wgsl");
+const HDR: &str = include_str!("hdr.wgsl");
 const BC4: &str = include_str!("bc4.wgsl");
 const OUTPUT: &str = include_str!("output.wgsl");
 
@@ -107,7 +108,8 @@ impl<'g> GpuDecoder<'g> {
         self.gpu
     }
 
-    /// Uploads a matrix: `blocks` of the path's codec in raster order, one scale a row.
+    /// Uploads a matrix: `blocks` of the path's codec in raster order, and in `side` one scale a row,
+    /// or one offset a block ([`TextureCodec::side_count`]).
     ///
     /// Sampled, a matrix past the adapter's texture limits is cut into the layers of a
     /// [`TextureLayout`](crate::TextureLayout).
@@ -119,9 +121,9 @@ impl<'g> GpuDecoder<'g> {
         &self,
         grid: BlockGrid,
         blocks: &[u8],
-        scales: &[f16],
+        side: &[f16],
     ) -> Result<GpuMatrix, GpuError> {
-        GpuMatrix::upload(self, grid, blocks, scales)
+        GpuMatrix::upload(self, grid, blocks, side)
     }
 
     /// Decodes `rows` of `matrix` into `out`, row-major: bit for bit what
@@ -151,7 +153,7 @@ impl<'g> GpuDecoder<'g> {
         self.write(Output::F16, matrix, rows, bytemuck::cast_slice_mut(out), 2)
     }
 
-    /// The texels t of `rows` as the adapter returns them, row scales left out.
+    /// The texels t of `rows` as the adapter returns them, scales and offsets left out.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
@@ -226,7 +228,7 @@ impl<'g> GpuDecoder<'g> {
     }
 
     /// A pipeline of `kernel`, WGSL that sees a matrix in bind group 0 through `shape`,
-    /// `row_scales`, `texel`, `signed_texel`, `open_block`, `signed_block_texel` and `weight`
+    /// `side`, `texel`, `signed_texel`, `open_block`, `signed_block_texel` and `weight`
     /// (weights.wgsl) and has bind group 1 to
     /// itself.
     pub(super) fn pipeline(
@@ -245,12 +247,15 @@ impl<'g> GpuDecoder<'g> {
         let mut source = format!("const FP16: bool = {};\n", steps.is_none());
         source += &format!("const STEPS: u32 = {}u;\n", steps.unwrap_or(1));
         source += &format!("const STEP_TOLERANCE: f32 = {:?};\n", step_tolerance(mode));
+        source += &format!("const HDR: bool = {};\n", mode == TexelMode::AstcHdr);
         source += WEIGHTS;
         match (self.path, mode.codec()) {
             (DecodePath::Sampled(_), _) => source += SAMPLE,
-            (DecodePath::Computed(_), TextureCodec::Astc) => {
+            (DecodePath::Computed(_), TextureCodec::Astc | TextureCodec::AstcHdr) => {
                 source += &Tables::new(Footprint::ALL[0]).constants;
+                source += &format!("const ERROR_RED: u32 = {}u;\n", error_red(mode));
                 source += DECODE;
+                source += HDR;
             }
             (DecodePath::Computed(_), TextureCodec::Bc4) => {
                 let llvmpipe = mode == TexelMode::Bc4(Llvmpipe);
@@ -267,12 +272,17 @@ impl<'g> GpuDecoder<'g> {
             return Ok(made);
         }
         let words = match self.path.mode() {
-            TexelMode::Astc(_) => Tables::new(footprint).words,
+            TexelMode::Astc(_) | TexelMode::AstcHdr => Tables::new(footprint).words,
             mode => signed_steps(mode.steps().unwrap_or_default()).collect(),
         };
         let made = self.gpu.storage("tables", bytemuck::cast_slice(&words))?;
         Ok(place.get_or_init(|| made))
     }
+}
+
+/// Red of the error colour as a value of decode.wgsl: 1 of LDR magenta, or NaN.
+fn error_red(mode: TexelMode) -> u32 {
+    if mode == TexelMode::AstcHdr { 0x2_FFFF } else { 0xFFFF }
 }
 
 /// How far from a whole number of [`TexelMode::steps`] a sampled texel may be; the unit's division

@@ -111,12 +111,14 @@ impl Gpu {
             caught = caught.or(wait(scope.pop()));
         }
         let uncaught = self.uncaught.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let raised = caught.or(uncaught);
+        // A device may be lost for want of memory: that is the reason to name.
+        if let Some(wgpu::Error::OutOfMemory { .. }) = raised {
+            return Err(GpuError::OutOfMemory { adapter: self.info.label(), action });
+        }
         self.check_alive(action)?;
-        match caught.or(uncaught) {
+        match raised {
             None => Ok(made),
-            Some(wgpu::Error::OutOfMemory { .. }) => {
-                Err(GpuError::OutOfMemory { adapter: self.info.label(), action })
-            }
             Some(error) => Err(GpuError::Driver {
                 adapter: self.info.label(),
                 action,

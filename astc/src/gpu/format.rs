@@ -18,6 +18,7 @@ impl Format {
             TextureCodec::Astc => {
                 &[Self::Astc(wgpu::AstcChannel::Unorm), Self::Astc(wgpu::AstcChannel::Hdr)]
             }
+            TextureCodec::AstcHdr => &[Self::Astc(wgpu::AstcChannel::Hdr)],
             TextureCodec::Bc4 => &[Self::Bc4],
         }
     }

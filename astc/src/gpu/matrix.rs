@@ -1,4 +1,4 @@
-//! A matrix on the GPU: its blocks as a texture or a buffer, its row scales, its shape.
+//! A matrix on the GPU: its blocks as a texture or a buffer, its scales or offsets, its shape.
 
 use half::f16;
 
@@ -25,7 +25,7 @@ impl GpuMatrix {
         decoder: &GpuDecoder<'_>,
         grid: BlockGrid,
         blocks: &[u8],
-        scales: &[f16],
+        side: &[f16],
     ) -> Result<Self, GpuError> {
         let codec = decoder.path().mode().codec();
         if codec == TextureCodec::Bc4 && grid.footprint != bc4::footprint() {
@@ -33,7 +33,8 @@ impl GpuMatrix {
         }
         let byte_len = grid.block_count() * codec.block_bytes();
         check_length("blocks", blocks.len(), byte_len, &grid)?;
-        check_length("scales", scales.len(), grid.rows, &grid)?;
+        let what = if codec == TextureCodec::AstcHdr { "offsets" } else { "scales" };
+        check_length(what, side.len(), codec.side_count(&grid), &grid)?;
         if grid.block_count() == 0 {
             return Ok(Self { grid, bindings: None });
         }
@@ -41,8 +42,8 @@ impl GpuMatrix {
         for (what, size) in [("rows", grid.rows), ("columns", grid.cols)] {
             gpu.check_limit(what, size as u64, u64::from(i32::MAX as u32))?;
         }
-        let scales: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
-        let scales = gpu.storage("row scales", bytemuck::cast_slice(&scales))?;
+        let side: Vec<f32> = side.iter().map(|value| value.to_f32()).collect();
+        let side = gpu.storage(what, bytemuck::cast_slice(&side))?;
         let tables = decoder.tables(grid.footprint)?;
         let (source, layout) = Source::upload(decoder, &grid, blocks)?;
         let shape = gpu.uniform("matrix shape", &shape_words(&grid, layout.as_ref()))?;
@@ -59,7 +60,7 @@ impl GpuMatrix {
         };
         let resources = [
             shape.as_entire_binding(),
-            scales.as_entire_binding(),
+            side.as_entire_binding(),
             tables.as_entire_binding(),
             source,
         ];
@@ -162,6 +163,15 @@ fn upload_texture(
     let limit = gpu.info().max_texture_layers;
     gpu.check_limit("layers of a texture", layers as u64, limit.into())?;
     let footprint = layout.grid().footprint;
+    // Tiles are measured in blocks of 16 bytes.
+    let bytes = |measured: usize| measured / BlockGrid::BLOCK_BYTES * block_bytes;
+    if is_gl(gpu) {
+        // wgpu does not ask GL whether an allocation failed. What is too much for a buffer is too
+        // much for a texture.
+        let [across, down] = layout.layer_blocks();
+        let needed = across * down * layers * block_bytes;
+        gpu.check_limit("bytes of a texture", needed as u64, gpu.info().max_buffer_bytes)?;
+    }
     let descriptor = wgpu::TextureDescriptor {
         label: Some("weights"),
         size: wgpu::Extent3d {
@@ -177,8 +187,6 @@ fn upload_texture(
         view_formats: &[],
     };
     let texture = gpu.watched("allocate a texture", || gpu.device.create_texture(&descriptor))?;
-    // Tiles are measured in blocks of 16 bytes.
-    let bytes = |measured: usize| measured / BlockGrid::BLOCK_BYTES * block_bytes;
     gpu.watched("upload a texture", || {
         for tile in layout.tiles() {
             let range = tile.byte_range();

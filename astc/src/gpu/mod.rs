@@ -8,10 +8,10 @@
 //!
 //! ```no_run
 //! use compress_model_astc::gpu::{GpuAdapter, GpuDecoder, PathChoice};
-//! use compress_model_astc::{BlockGrid, DecodeMode};
+//! use compress_model_astc::{BlockGrid, DecodeMode, TextureCodec};
 //! use half::f16;
 //!
-//! let gpu = GpuAdapter::find(None)?.open()?;
+//! let gpu = GpuAdapter::find(None, &[TextureCodec::Astc])?.open()?;
 //! let decoder = GpuDecoder::choose(&gpu, PathChoice::Auto, DecodeMode::Unorm8)?;
 //! println!("{}: {}", gpu.info().label(), decoder.path());
 //!

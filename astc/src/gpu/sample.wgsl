@@ -2,16 +2,19 @@
 
 @group(0) @binding(3) var weight_texture: texture_2d_array<f32>;
 
-// The texel t in 0..1 as the texture unit returns it.
+// The texel t as the texture unit returns it.
 fn texel(row: u32, col: u32) -> f32 {
     let layer = row / shape.layer_height * shape.tiles_across + col / shape.layer_width;
     let place = vec2<u32>(col % shape.layer_width, row % shape.layer_height);
     return textureLoad(weight_texture, place, layer, 0).r;
 }
 
-// 2t - 1 without the rounding of the unit's division by STEPS. A texel that is no whole number of
+// 2t - 1, or t with HDR, without the rounding of the unit's division by STEPS. A texel that is no whole number of
 // steps keeps its own value, so that a comparison finds it.
 fn signed_value(t: f32) -> f32 {
+    if HDR {
+        return t;
+    }
     let steps = f32(STEPS);
     let step = round(t * steps);
     if FP16 || !(abs(t * steps - step) <= STEP_TOLERANCE && step >= 0.0 && step <= steps) {

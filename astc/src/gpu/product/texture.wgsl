@@ -3,7 +3,10 @@
 // the footprint's height, BLOCK_COLS its width.
 
 fn row_factor(row: u32) -> f32 {
-    return row_scales[row];
+    if HDR {
+        return 1.0;
+    }
+    return side[row];
 }
 
 @compute @workgroup_size(GROUP_SIZE)
@@ -19,9 +22,10 @@ fn multiply(
             inputs[i] = input(place.first_vector + i % TILE, block_col * BLOCK_COLS + i / TILE);
         }
         var block = open_block(place.band, block_col);
+        let offset = block_offset(place.band, block_col);
         for (var r = 0u; r < ROWS; r++) {
             for (var c = 0u; c < BLOCK_COLS; c++) {
-                let t = signed_block_texel(&block, c, r);
+                let t = signed_block_texel(&block, c, r) + offset;
                 for (var n = 0u; n < TILE; n++) {
                     sums[r * TILE + n] += t * inputs[c * TILE + n];
                 }
