@@ -37,7 +37,7 @@ fn stored(workspace: &Workspace, name: &str) -> Vec<u8> {
     SafeTensors::deserialize(&file).unwrap().tensor(name).unwrap().data().to_vec()
 }
 
-/// A model of one ASTC-coded tensor, compressed to `out`.
+/// A model of one texture-coded tensor, compressed to `out`.
 fn one_tensor(name: &str, rows: usize, cols: usize) -> (Workspace, Vec<f32>) {
     let weights = noise(rows * cols, 3);
     let workspace = Workspace::with_tensors(&[(name, Tensor::f32(&[rows, cols], &weights))]);
@@ -73,14 +73,14 @@ fn the_page_of_a_model() {
     let data = data(&html);
     assert_eq!(data.len(), 1 + 7, "the facts and seven kinds of layer");
     assert_eq!(data[0]["has_original"], true);
-    assert_eq!(data[0]["astc_tensors"], 28);
+    assert_eq!(data[0]["texture_tensors"], 28);
     let q = data.iter().find(|t| t["name"] == "model.layers.0.self_attn.q_proj.weight").unwrap();
     assert_eq!(
         bytes(&q["blocks"]),
         stored(&workspace, "model.layers.0.self_attn.q_proj.weight.blocks")
     );
     assert_eq!(
-        bytes(&q["scales"]),
+        bytes(&q["side"]),
         stored(&workspace, "model.layers.0.self_attn.q_proj.weight.scales")
     );
     assert_eq!(q["adapter"]["rank"], 16);
@@ -153,6 +153,6 @@ fn refusals() {
     assert_eq!(workspace.names(), before, "a refused page leaves nothing behind");
 
     workspace.run("compress", "model", &["-o", "small", "--preset", "on-device"]).ok();
-    workspace.run("view", "small", &[]).fails(3, &["small", "no ASTC-coded tensors"]);
+    workspace.run("view", "small", &[]).fails(3, &["small", "no texture-coded tensors"]);
     workspace.run("view", "model", &[]).fails(3, &["manifest.json"]);
 }

@@ -74,18 +74,20 @@ fn render(report: &Report) -> String {
             vec![
                 tensor.name.clone(),
                 format!("{:?}", tensor.shape),
+                tensor.codec.to_owned(),
                 tensor.footprint.clone(),
                 shown,
                 size,
             ]
         })
         .collect();
-    let mut text = table(&["tensor", "shape", "footprint", "shown", "data"], &[1, 4], &rows);
+    let mut text =
+        table(&["tensor", "shape", "codec", "footprint", "shown", "data"], &[1, 5], &rows);
     text += &format!(
-        "\n{}: {} of {} ASTC-coded tensors, {}\n",
+        "\n{}: {} of {} texture-coded tensors, {}\n",
         report.output.display(),
         contents.tensors.len(),
-        contents.astc_tensors,
+        contents.texture_tensors,
         human_bytes(report.bytes as u64)
     );
     text

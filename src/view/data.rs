@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use compress_model_astc::{BlockGrid, TextureCodec};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::Serialize;
@@ -15,8 +16,6 @@ use crate::error::{Error, Result};
 use crate::pipeline::manifest::Status;
 use crate::pipeline::{CompressedFolder, hash_tensor};
 
-const BLOCK_BYTES: usize = 16;
-
 /// One tensor as the page's program reads it; arrays are little-endian in base64.
 #[derive(Debug, Serialize)]
 pub(super) struct TensorData {
@@ -24,10 +23,12 @@ pub(super) struct TensorData {
     role: &'static str,
     dtype: String,
     shape: Vec<usize>,
+    /// "astc", "astc-hdr" or "bc4".
+    codec: &'static str,
     footprint: [usize; 2],
     params: Vec<(String, String)>,
-    /// "unorm8" or "fp16": how the texels of this tensor are meant to be read.
-    decode: String,
+    /// "unorm8", "fp16" or "exact": how the texels of this tensor are meant to be read.
+    decode: &'static str,
     bits_per_weight: f64,
     sqnr_db: Option<f64>,
     window: Window,
@@ -35,8 +36,8 @@ pub(super) struct TensorData {
     blocks_across: usize,
     blocks_down: usize,
     blocks: String,
-    /// Row scales, f16.
-    scales: String,
+    /// Row scales, or with HDR offsets of the blocks in raster order; f16.
+    side: String,
     adapter: Option<Factors>,
     /// Weights of the original in the window, f16.
     original: Option<String>,
@@ -63,7 +64,7 @@ impl TensorData {
         let Status::Coded { params, bits_per_weight, sqnr_db, .. } = &entry.status else {
             unreachable!("invariant: a candidate is coded")
         };
-        let (blocks_across, blocks_down) = candidate.blocks();
+        let grid = candidate.grid();
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let original = original.map(|o| read_original(o, candidate)).transpose()?;
         Ok(Self {
@@ -71,16 +72,17 @@ impl TensorData {
             role: entry.role.name(),
             dtype: entry.dtype.clone(),
             shape: entry.shape.clone(),
+            codec: candidate.mode.codec().name(),
             footprint: [candidate.footprint.width(), candidate.footprint.height()],
             params: params.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
-            decode: params.get("decode").map_or_else(|| "unorm8".to_owned(), text),
+            decode: candidate.mode.name(),
             bits_per_weight: *bits_per_weight,
             sqnr_db: *sqnr_db,
             window: candidate.window,
-            blocks_across,
-            blocks_down,
+            blocks_across: grid.blocks_across(),
+            blocks_down: grid.blocks_down(),
             blocks: STANDARD.encode(read_blocks(folder, candidate)?),
-            scales: STANDARD.encode(read_scales(folder, candidate)?),
+            side: STANDARD.encode(read_side(folder, candidate)?),
             adapter: read_factors(folder, candidate)?,
             original,
         })
@@ -93,20 +95,35 @@ fn stored<'a>(folder: &'a CompressedFolder, candidate: &Candidate<'_>, part: usi
 }
 
 fn read_blocks(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Vec<u8>> {
-    let tensor = stored(folder, candidate, 0);
-    let stride = candidate.shape.2.div_ceil(candidate.footprint.width()) * BLOCK_BYTES;
-    let (across, down) = candidate.blocks();
-    let mut blocks = vec![0; across * down * BLOCK_BYTES];
-    for (row, blocks) in blocks.chunks_exact_mut(across * BLOCK_BYTES).enumerate() {
-        folder.stored.read_bytes(tensor, (row * stride) as u64, blocks)?;
-    }
-    Ok(blocks)
+    read_raster(folder, candidate, 0, candidate.mode.codec().block_bytes())
 }
 
-fn read_scales(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Vec<u8>> {
-    let mut scales = vec![0; 2 * candidate.window.rows];
+/// Row scales of the window, or the offsets of its blocks.
+fn read_side(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Vec<u8>> {
+    if candidate.mode.codec() == TextureCodec::AstcHdr {
+        return read_raster(folder, candidate, 1, size_of::<f16>());
+    }
+    let mut scales = vec![0; size_of::<f16>() * candidate.window.rows];
     folder.stored.read_bytes(stored(folder, candidate, 1), 0, &mut scales)?;
     Ok(scales)
+}
+
+/// Part number `part` for the blocks of the window, of which each has `size` bytes.
+fn read_raster(
+    folder: &CompressedFolder,
+    candidate: &Candidate<'_>,
+    part: usize,
+    size: usize,
+) -> Result<Vec<u8>> {
+    let tensor = stored(folder, candidate, part);
+    let (_, rows, cols) = candidate.shape;
+    let stride = BlockGrid::new(rows, cols, candidate.footprint).blocks_across() * size;
+    let grid = candidate.grid();
+    let mut bytes = vec![0; grid.block_count() * size];
+    for (row, bytes) in bytes.chunks_exact_mut(grid.blocks_across() * size).enumerate() {
+        folder.stored.read_bytes(tensor, (row * stride) as u64, bytes)?;
+    }
+    Ok(bytes)
 }
 
 fn read_factors(folder: &CompressedFolder, candidate: &Candidate<'_>) -> Result<Option<Factors>> {

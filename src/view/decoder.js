@@ -1,8 +1,10 @@
-// ASTC blocks as a weight encoder writes them: LDR luminance (endpoint mode 0) in all 2D
-// footprints. Khronos Data Format Specification 1.3, chapter 23; sections are named below.
+// ASTC blocks as a weight encoder writes them: LDR luminance (endpoint mode 0), and in the HDR
+// profile HDR luminance (modes 2 and 3, hdr.js), in all 2D footprints. Khronos Data Format
+// Specification 1.3, chapter 23; sections are named below.
 //
-// A block is four 32-bit words, the lowest bits first. Texels come out as the 16-bit values of
-// the interpolation, from which `unorm8` and `unormToHalf` take what a texture unit returns.
+// A block is four 32-bit words, the lowest bits first. LDR texels come out as the 16-bit values of
+// the interpolation, from which `unorm8` and `unormToHalf` take what a texture unit returns; HDR
+// texels as the bits of fp16.
 
 const LEVELS = [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256];
 const FIRST_ENDPOINT_RANGE = 4;
@@ -207,15 +209,16 @@ function decodeFormats(words, partitions, weightsStart) {
 }
 
 // Section 23.23. The rectangle never changes the result but must be well formed or absent.
-function parseConstant(words) {
+function parseConstant(words, hdr) {
   const corners = [12, 25, 38, 51].map((position) => readBits(words, position, 13));
   const [lowS, highS, lowT, highT] = corners;
   const absent = corners.every((corner) => corner === 0x1FFF);
   if (readBits(words, 10, 2) !== 3 || (!absent && (lowS >= highS || lowT >= highT))) {
     return { kind: "error", reason: "malformed void extent" };
   }
-  if (readBits(words, 9, 1)) return { kind: "error", reason: "HDR void extent" };
-  return { kind: "constant", value: readBits(words, 64, 16) };
+  const half = readBits(words, 9, 1) === 1;
+  if (half && !hdr) return { kind: "error", reason: "HDR void extent" };
+  return { kind: "constant", value: readBits(words, 64, 16), half };
 }
 
 function loadWords(bytes, offset) {
@@ -225,11 +228,11 @@ function loadWords(bytes, offset) {
 }
 
 // The fields of the block at `offset`. `kind` is "weights", "constant", "error" (illegal, with
-// `reason`) or "unsupported" (legal, but with colour or HDR endpoints).
-function parseBlock(bytes, offset, width, height) {
-  const error = (reason) => ({ kind: "error", reason });
+// `reason`) or "unsupported" (legal, but with other endpoints than luminance of the profile).
+function parseBlock(bytes, offset, width, height, hdr = false) {
+  const error = (reason) => ({ kind: "error", reason, hdr });
   const words = loadWords(bytes, offset);
-  if (readBits(words, 0, 9) === 0x1FC) return parseConstant(words);
+  if (readBits(words, 0, 9) === 0x1FC) return { ...parseConstant(words, hdr), hdr };
   const mode = decodeMode(words);
   if (!mode) return error("reserved block mode");
   if (mode.gridWidth > width || mode.gridHeight > height) return error("weight grid too large");
@@ -243,12 +246,14 @@ function parseBlock(bytes, offset, width, height) {
   const room = Math.max(0, end - start);
   const endpointRange = RANGES.findLastIndex((range) => sequenceBits(range, count) <= room);
   if (endpointRange < FIRST_ENDPOINT_RANGE) return error("endpoint values do not fit");
-  if (formats.some((format) => format !== 0)) {
-    return { kind: "unsupported", reason: `endpoint mode ${formats.join(", ")}` };
+  if (formats.some((format) => (hdr ? format !== 2 && format !== 3 : format !== 0))) {
+    return { kind: "unsupported", reason: `endpoint mode ${formats.join(", ")}`, hdr };
   }
   const stored = readSequence(words, start, RANGES[endpointRange], count);
   return {
     kind: "weights",
+    hdr,
+    formats,
     ...mode,
     partitions,
     seed: partitions === 1 ? null : readBits(words, 13, SEED_BITS),
@@ -354,18 +359,30 @@ function texelWeights(block, width, height) {
   });
 }
 
-// The 16-bit red values of a parsed block in raster order (section 23.19).
+// Both endpoints of a partition on the 16-bit scale of the interpolation.
+function partitionEnds(block, partition) {
+  const [first, second] = block.endpoints.subarray(2 * partition, 2 * partition + 2);
+  return block.hdr ? hdrEnds(block.formats[partition], first, second) : [first * 257, second * 257];
+}
+
+// The red value between two ends (section 23.19).
+function between(block, [low, high], weight) {
+  const value = (low * (64 - weight) + high * weight + 32) >> 6;
+  return block.hdr ? logarithmicToHalf(value) : value;
+}
+
+// The red values of a parsed block in raster order.
 function decodeTexels(block, width, height) {
   const texels = new Uint16Array(width * height);
-  if (block.kind === "constant") return texels.fill(block.value);
+  if (block.kind === "constant") {
+    return texels.fill(block.hdr && !block.half ? unormToHalfBits(block.value) : block.value);
+  }
+  // Of the HDR profile the error is NaN, which has the same bits.
   if (block.kind !== "weights") return texels.fill(ERROR_TEXEL);
   const weights = texelWeights(block, width, height);
   const partition = partitionMap(block.seed ?? 0, block.partitions, width, height);
-  for (let i = 0; i < texels.length; i++) {
-    const low = block.endpoints[2 * partition[i]] * 257;
-    const high = block.endpoints[2 * partition[i] + 1] * 257;
-    texels[i] = (low * (64 - weights[i]) + high * weights[i] + 32) >> 6;
-  }
+  const ends = Array.from({ length: block.partitions }, (_, i) => partitionEnds(block, i));
+  for (let i = 0; i < texels.length; i++) texels[i] = between(block, ends[partition[i]], weights[i]);
   return texels;
 }
 

@@ -24,13 +24,11 @@ function openGpu() {
     const parts = [vendor, architecture, description || device].filter(Boolean);
     const software = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
     const name = (parts.join(" ") || "unnamed adapter") + (software ? " (software)" : "");
-    if (!adapter.features.has("texture-compression-astc")) {
-      throw new Error(`${name} has no ASTC textures`);
-    }
     // The limits of a device are the least that any adapter has, unless it asks for more.
     const { maxTextureDimension2D } = adapter.limits;
+    const features = [LDR.feature, BC4.feature].filter((feature) => adapter.features.has(feature));
     const gpu = await adapter.requestDevice({
-      requiredFeatures: ["texture-compression-astc"],
+      requiredFeatures: features,
       requiredLimits: { maxTextureDimension2D },
     });
     const lost = gpu.lost.then((info) => {
@@ -45,6 +43,7 @@ function openGpu() {
 // The red channel of every texel, padding included, as the adapter returns it. Some drivers never
 // answer: that is an error too.
 function decodeOnGpu(tensor) {
+  if (!tensor.codec.feature) return Promise.reject(new Error("WebGPU has no HDR textures of ASTC"));
   const silence = new Promise((_, reject) => {
     setTimeout(() => reject(new Error("WebGPU did not answer")), PATIENCE_MS);
   });
@@ -53,6 +52,8 @@ function decodeOnGpu(tensor) {
 
 async function uploadAndSample(tensor) {
   const { gpu, name, lost } = await openGpu();
+  const { feature, title } = tensor.codec;
+  if (!gpu.features.has(feature)) throw new Error(`${name} has no ${title} textures`);
   gpu.pushErrorScope("out-of-memory");
   gpu.pushErrorScope("validation");
   const work = sample(gpu, tensor);
@@ -63,15 +64,15 @@ async function uploadAndSample(tensor) {
   return { texels, name };
 }
 
-async function sample(gpu, { blocks, across, down, blockWidth, blockHeight }) {
+async function sample(gpu, { codec, blocks, across, down, blockWidth, blockHeight }) {
   const [width, height] = [across * blockWidth, down * blockHeight];
   const bytes = width * height * 4;
   const texture = gpu.createTexture({
     size: [width, height],
-    format: `astc-${blockWidth}x${blockHeight}-unorm`,
+    format: codec.format(blockWidth, blockHeight),
     usage: GPUTextureUsage.TEXTURE_BINDING | GPUTextureUsage.COPY_DST,
   });
-  const layout = { bytesPerRow: across * BLOCK_BYTES, rowsPerImage: down };
+  const layout = { bytesPerRow: across * codec.blockBytes, rowsPerImage: down };
   gpu.queue.writeTexture({ texture }, blocks, layout, [width, height]);
   const storage = gpu.createBuffer({ size: bytes, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC });
   const result = gpu.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
@@ -99,26 +100,22 @@ async function sample(gpu, { blocks, across, down, blockWidth, blockHeight }) {
   }
 }
 
-// Compares sampled texels with the 16-bit values of the JavaScript decoder in both precisions that
-// an adapter may have; texels of blocks that JavaScript does not decode are not compared.
+// Compares sampled texels with those of the JavaScript decoder in every precision that an adapter may
+// have, and returns the nearest; texels of blocks that JavaScript does not decode are not compared.
 function compareWithGpu(tensor, sampled) {
   const width = tensor.across * tensor.blockWidth;
-  const differing = { unorm8: 0, fp16: 0 };
-  const first = { unorm8: [], fp16: [] };
-  let compared = 0;
-  const count = (mode, same, i) => {
-    if (same) return;
-    if (differing[mode]++ < 3) first[mode].push([Math.floor(i / width), i % width]);
-  };
-  sampled.forEach((t, i) => {
-    const value = tensor.texels[i];
-    if (blockOfTexel(tensor, i, width).kind === "unsupported") return;
-    compared++;
-    count("unorm8", Math.abs(t - unorm8(value) / 255) < 1e-6, i);
-    count("fp16", t === unormToHalf(value), i);
+  const reports = Object.entries(tensor.codec.modes).map(([mode, tolerance]) => {
+    const texels = decodeBlocks(tensor, mode);
+    const report = { mode, compared: 0, differing: 0, first: [] };
+    sampled.forEach((t, i) => {
+      if (blockOfTexel(tensor, i, width).kind === "unsupported") return;
+      report.compared++;
+      if (Math.abs(t - tensor.codec.value(texels[i], mode)) <= tolerance) return;
+      if (report.differing++ < 3) report.first.push([Math.floor(i / width), i % width]);
+    });
+    return report;
   });
-  const mode = differing.fp16 < differing.unorm8 ? "fp16" : "unorm8";
-  return { mode, compared, differing: differing[mode], first: first[mode] };
+  return reports.reduce((best, report) => (report.differing < best.differing ? report : best));
 }
 
 function blockOfTexel(tensor, i, width) {

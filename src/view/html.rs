@@ -10,8 +10,11 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 
 /// The program, in the order in which its parts use each other.
-const PROGRAM: [&str; 7] = [
+const PROGRAM: [&str; 10] = [
     include_str!("decoder.js"),
+    include_str!("hdr.js"),
+    include_str!("bc4.js"),
+    include_str!("codecs.js"),
     include_str!("gpu.js"),
     include_str!("model.js"),
     include_str!("colour.js"),

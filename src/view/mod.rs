@@ -1,6 +1,6 @@
-//! One self-contained HTML file that shows ASTC-coded weights in a browser.
+//! One self-contained HTML file that shows texture-coded weights in a browser.
 //!
-//! The file holds the blocks, row scales and adapters of a few tensors, and the program that draws
+//! The file holds the blocks, scales or offsets, and adapters of a few tensors, and the program that draws
 //! them: it decodes the texture on the GPU through WebGPU where the browser can, and in JavaScript
 //! everywhere, compares the two, and shows weights, histogram, error and the configuration of every
 //! block. It loads nothing from anywhere, and its content policy forbids it to.
@@ -45,8 +45,8 @@ pub struct Contents {
     pub tensors: Vec<ShownTensor>,
     /// Tensors that were chosen but are past [`MAX_DATA_BYTES`].
     pub left_out: Vec<String>,
-    /// ASTC-coded tensors of the folder, on the page or not.
-    pub astc_tensors: usize,
+    /// Texture-coded tensors of the folder, on the page or not.
+    pub texture_tensors: usize,
 }
 
 /// One tensor of a page.
@@ -56,6 +56,8 @@ pub struct ShownTensor {
     pub name: String,
     /// Dimensions in the source.
     pub shape: Vec<usize>,
+    /// "astc", "astc-hdr" or "bc4".
+    pub codec: &'static str,
     /// Texels of a block, "6x6".
     pub footprint: String,
     /// The part of the matrix that is shown.
@@ -65,18 +67,18 @@ pub struct ShownTensor {
 }
 
 /// Makes the page of the tensors called `names` of `folder`, in that order; without names, of the
-/// first ASTC-coded tensor of each kind of layer. With `original`, the page also holds the original
+/// first texture-coded tensor of each kind of layer. With `original`, the page also holds the original
 /// weights of each window as fp16 and shows the errors.
 ///
 /// # Errors
-/// [`crate::Error::Checkpoint`] if `folder` holds no ASTC-coded tensor, [`crate::Error::Usage`] for a
+/// [`crate::Error::Checkpoint`] if `folder` holds no texture, [`crate::Error::Usage`] for a
 /// name that is none, [`crate::Error::Tensor`] if `original` is not what was compressed, and I/O.
 pub fn page(
     folder: &CompressedFolder,
     original: Option<&Checkpoint>,
     names: &[String],
 ) -> Result<Page> {
-    let candidates = select::astc_tensors(folder);
+    let candidates = select::texture_tensors(folder);
     let chosen = select::choose(folder.stored.folder(), &candidates, names)?;
     let bytes = |candidate: &&Candidate<'_>| candidate.data_bytes(original.is_some());
     let (shown, left_out) = select::within(MAX_DATA_BYTES, chosen, bytes);
@@ -90,13 +92,14 @@ pub fn page(
             .map(|candidate| ShownTensor {
                 name: candidate.entry.name.clone(),
                 shape: candidate.entry.shape.clone(),
+                codec: candidate.mode.codec().name(),
                 footprint: candidate.footprint.to_string(),
                 window: candidate.window,
                 data_bytes: bytes(candidate),
             })
             .collect(),
         left_out: left_out.iter().map(|candidate| candidate.entry.name.clone()).collect(),
-        astc_tensors: candidates.len(),
+        texture_tensors: candidates.len(),
     };
     let html = html::assemble(&html::Facts::new(folder, original.is_some(), &contents), &tensors);
     Ok(Page { html, contents })

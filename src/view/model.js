@@ -31,6 +31,7 @@ function loadTensor(id) {
   const [blockWidth, blockHeight] = data.footprint;
   const tensor = {
     data,
+    codec: CODECS[data.codec],
     blockWidth,
     blockHeight,
     across: data.blocks_across,
@@ -38,45 +39,50 @@ function loadTensor(id) {
     rows: data.window.rows,
     cols: data.window.cols,
     blocks: fromBase64(data.blocks),
-    scales: halves(data.scales),
+    // A scale a row, or an offset a block.
+    side: halves(data.side),
     original: data.original === null ? null : halves(data.original),
   };
-  decodeBlocks(tensor);
-  const value = data.decode === "fp16" ? unormToHalf : (v) => unorm8(v) / 255;
-  const sampled = new Float32Array(tensor.texels.length);
-  for (let i = 0; i < sampled.length; i++) sampled[i] = value(tensor.texels[i]);
-  setTexture(tensor, sampled);
+  tensor.parsed = Array.from({ length: tensor.across * tensor.down }, (_, block) =>
+    tensor.codec.parse(tensor.blocks, block * tensor.codec.blockBytes, blockWidth, blockHeight));
+  tensor.texels = decodeBlocks(tensor, data.decode);
+  setTexture(tensor, Float32Array.from(tensor.texels, (texel) => tensor.codec.value(texel, data.decode)));
   return tensor;
 }
 
-function decodeBlocks(tensor) {
-  const { across, down, blockWidth, blockHeight } = tensor;
-  tensor.parsed = [];
-  tensor.texels = new Uint16Array(across * blockWidth * down * blockHeight);
-  for (let block = 0; block < across * down; block++) {
-    const parsed = parseBlock(tensor.blocks, block * BLOCK_BYTES, blockWidth, blockHeight);
-    const texels = decodeTexels(parsed, blockWidth, blockHeight);
+// The texels of all blocks in the precision `decode`, row-padded to whole blocks.
+function decodeBlocks({ codec, parsed, across, down, blockWidth, blockHeight }, decode) {
+  const all = new Uint16Array(across * blockWidth * down * blockHeight);
+  parsed.forEach((fields, block) => {
+    const texels = codec.texels(fields, blockWidth, blockHeight, decode);
     const left = (block % across) * blockWidth;
     const top = Math.floor(block / across) * blockHeight;
     for (let y = 0; y < blockHeight; y++) {
       const row = texels.subarray(y * blockWidth, (y + 1) * blockWidth);
-      tensor.texels.set(row, (top + y) * across * blockWidth + left);
+      all.set(row, (top + y) * across * blockWidth + left);
     }
-    tensor.parsed.push(parsed);
-  }
+  });
+  return all;
 }
 
-// Takes sampled texels t, row-padded to whole blocks, as the texture: w = scale (2t - 1), the
-// adapter's product on top, and the error against the original.
-function setTexture(tensor, sampled) {
-  const { rows, cols, scales, original } = tensor;
-  const stride = tensor.across * tensor.blockWidth;
-  const texture = new Float32Array(rows * cols);
+// The weights of texels t, row-padded to whole blocks: w = scale (2t - 1), or t + offset.
+function textureWeights({ codec, rows, cols, across, blockWidth, blockHeight, side }, texels) {
+  const offsets = codec === HDR;
+  const weights = new Float32Array(rows * cols);
   for (let row = 0; row < rows; row++) {
+    const firstBlock = Math.floor(row / blockHeight) * across;
     for (let col = 0; col < cols; col++) {
-      texture[row * cols + col] = scales[row] * Math.fround(2 * sampled[row * stride + col] - 1);
+      const index = offsets ? firstBlock + Math.floor(col / blockWidth) : row;
+      weights[row * cols + col] = codec.weight(texels[row * across * blockWidth + col], side[index]);
     }
   }
+  return weights;
+}
+
+// Takes texels t as the texture, the adapter's product on top, and the error against the original.
+function setTexture(tensor, texels) {
+  const { original } = tensor;
+  const texture = textureWeights(tensor, texels);
   tensor.texture = texture;
   tensor.product ??= tensor.data.adapter ? adapterProduct(tensor) : null;
   tensor.weights = tensor.product ? texture.map((w, i) => w + tensor.product[i]) : texture;
@@ -149,9 +155,10 @@ function groupConfigurations(tensor) {
 }
 
 function configurationKey(block) {
+  if (block.kind === "levels") return `levels ${block.steps}`;
   if (block.kind !== "weights") return [block.kind, block.reason].join(" ");
-  const { partitions, gridWidth, gridHeight, levels, endpointLevels, dualPlane } = block;
-  return [partitions, gridWidth, gridHeight, levels, endpointLevels, dualPlane].join(" ");
+  const { partitions, formats, gridWidth, gridHeight, levels, endpointLevels, dualPlane } = block;
+  return [partitions, formats, gridWidth, gridHeight, levels, endpointLevels, dualPlane].join(" ");
 }
 
 // Largest magnitude but for one weight in a thousand, from a sample.

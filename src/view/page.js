@@ -14,6 +14,7 @@ const viewer = new Viewer(at("matrix"), {
 // The layers of a tensor: what is drawn, on which scale, and what the histogram adds.
 function layersOf(tensor) {
   const limit = spread(tensor.original ?? tensor.weights);
+  tensor.limit = limit;
   const layer = (key, name, values, scale, reference = null) => ({ key, name, values, limit: scale, reference });
   const layers = [layer("weights", tensor.product ? "Weights" : "Texture", tensor.weights, limit, tensor.original)];
   if (tensor.product) layers.push(layer("texture", "Texture", tensor.texture, limit));
@@ -68,7 +69,7 @@ function judgeGpu(tensor, texels, name) {
     rows.push(["Folder made for", tensor.data.decode]);
     return ["JavaScript", `WebGPU is right, as ${mode}; shown as ${tensor.data.decode} by JavaScript`, "warn", rows];
   }
-  setTexture(tensor, texels);
+  setTexture(tensor, texels.map((t) => tensor.codec.snap(t, mode)));
   return ["WebGPU", `Decoded by WebGPU, equal to JavaScript`, "good", rows];
 }
 
@@ -135,7 +136,7 @@ function showPoint(point) {
     for (const [name, array] of values.filter(([, array]) => array)) {
       parts.push(`  ·  ${name} `, make("b", {}, signed(array[i], digits)));
     }
-    parts.push("  ·  texel ", make("b", {}, String(unorm8(texel))));
+    parts.push("  ·  texel ", make("b", {}, tensor.codec.show(texel)));
     at("readout").replaceChildren(...parts);
   }
   if (viewer.pinned === null && point && point.block !== state.block) showBlock(point.block);
@@ -157,8 +158,8 @@ function blockTitle(index) {
 
 function showFolder() {
   at("folder").textContent = [facts.folder, `recipe ${facts.recipe}`, facts.tool].map(visible).join(" · ");
-  const here = `${facts.tensors.length} of ${count(facts.astc_tensors, "ASTC-coded tensor")} are in this page`;
-  const others = facts.tensors.length < facts.astc_tensors ? "; choose others with --tensor NAME" : "";
+  const here = `${facts.tensors.length} of ${count(facts.texture_tensors, "texture-coded tensor")} are in this page`;
+  const others = facts.tensors.length < facts.texture_tensors ? "; choose others with --tensor NAME" : "";
   const left = facts.left_out.length ? ` Left out, because the page would be too large: ${facts.left_out.map(visible).join(", ")}.` : "";
   at("notice").textContent = left.trim();
   at("footer").textContent = `${here}${others}. The page is complete in itself and loads nothing.`;

@@ -32,6 +32,7 @@ function fillFacts(list, tensor, decoder) {
     ["Role", data.role],
     ["Source type", data.dtype],
     null,
+    ["Codec", tensor.codec.title],
     ["Footprint", data.footprint.join(" × ")],
     ["Bits per weight", data.bits_per_weight.toFixed(3)],
     ["Adapter", data.adapter ? `rank ${data.adapter.rank}` : "none"],
@@ -54,11 +55,23 @@ function fillFacts(list, tensor, decoder) {
 
 // What the panel says of a configuration.
 function describe(block) {
+  if (block.kind === "levels") return describeLevels(block);
   if (block.kind === "constant") return "Constant";
   if (block.kind === "error") return `Illegal: ${block.reason}`;
   if (block.kind === "unsupported") return `Not luminance (${block.reason})`;
   const planes = block.dualPlane ? ", two planes" : "";
-  return `${count(block.partitions, "partition")}, ${block.levels} levels${planes}`;
+  const range = block.hdr ? `, ${describeRange(block)}` : "";
+  return `${count(block.partitions, "partition")}, ${block.levels} levels${range}${planes}`;
+}
+
+function describeLevels({ steps }) {
+  return steps === 7 ? "8 levels from end to end" : "6 levels from end to end, 0 and 1";
+}
+
+// The endpoint modes of HDR luminance.
+function describeRange({ formats }) {
+  const names = [...new Set(formats)].sort().map((format) => (format === 2 ? "large" : "small"));
+  return `${names.join(" and ")} range`;
 }
 
 function fillBlock(host, tensor, index, layer) {
@@ -72,17 +85,24 @@ function fillBlock(host, tensor, index, layer) {
       ["Weight levels", String(block.levels)],
       ["Endpoint levels", String(block.endpointLevels)],
     );
+    if (block.hdr) rows.push(["Endpoints", describeRange(block)]);
+  } else if (block.kind === "levels") {
+    rows.push(["Ends", `${block.e0}, ${block.e1}`], ["Steps", String(block.steps)],
+      ["Codes 6 and 7", block.steps === 7 ? "levels" : "0 and 1"]);
   } else {
     rows.push(["Kind", describe(block)]);
   }
+  if (tensor.codec === HDR) rows.push(["Offset", showWeight(tensor.side[index], tensor)]);
   if (tensor.original) {
     rows.push(["SQNR", showDecibels(decibels(errorSums(tensor, index, { signal: 0, noise: 0 })))]);
   }
   const list = make("dl", { class: "facts" });
   rows.forEach(([key, value]) => list.append(make("dt", {}, key), make("dd", {}, value)));
   const parts = [make("div", { class: "block-top" }, drawBlock(tensor, index, layer), list)];
-  if (block.kind === "weights") parts.push(endpointRows(tensor, block), ...bitLayout(block));
-  const bytes = [...tensor.blocks.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES)];
+  if (block.kind === "weights") parts.push(endpointRows(tensor, index), ...bitLayout(astcFields(block)));
+  if (block.kind === "levels") parts.push(levelRow(tensor, block), ...bitLayout(BC4_FIELDS));
+  const { blockBytes } = tensor.codec;
+  const bytes = [...tensor.blocks.subarray(index * blockBytes, (index + 1) * blockBytes)];
   const hex = bytes.map((b) => b.toString(16).padStart(2, "0")).join("");
   parts.push(make("p", { class: "hex" }, hex.match(/.{8}/g).join(" ")));
   host.replaceChildren(...parts);
@@ -110,42 +130,90 @@ function drawBlock(tensor, index, { values, limit }) {
     context.lineWidth = 4;
     strokePartitions(context, tensor, parsed, scale, [right - left, bottom - top]);
   }
+  if (parsed.kind === "levels") {
+    const shades = (x, y) => values[(top + y) * tensor.cols + left + x] / limit;
+    drawCodes(context, parsed.codes, scale, [right - left, bottom - top], shades);
+  }
   return canvas;
 }
 
-// One line a partition: its endpoints on the grey ramp, and the values between them.
-function endpointRows(tensor, block) {
+// The codes of a BC4 block on its texels; `shades` says how far from zero a texel's colour is.
+function drawCodes(context, codes, scale, [width, height], shades) {
+  context.font = `${Math.round(scale / 2.6)}px ${getComputedStyle(document.body).fontFamily}`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      // Strong colours are dark in light, and light in dark.
+      const onDark = Math.abs(shades(x, y)) > 0.5 === (theme() === "light");
+      context.fillStyle = onDark ? "#ffffff" : "#11151b";
+      context.fillText(String(codes[4 * y + x]), (x + 0.5) * scale, (y + 0.5) * scale);
+    }
+  }
+}
+
+function showWeight(weight, { limit }) {
+  return signed(weight, Math.max(0, 3 - Math.floor(Math.log10(limit))));
+}
+
+// A grey ramp with a mark at each place 0..1.
+function drawRamp(places) {
+  const [low, zero, high] = [0, 128, 255].map((i) => cssOf(divergingTable()[i]));
+  const ramp = make("div", { class: "ramp", style: { background: `linear-gradient(90deg, ${low}, ${zero}, ${high})` } });
+  for (const place of places) {
+    ramp.append(make("i", { style: { left: `${100 * Math.max(0, Math.min(1, place))}%` } }));
+  }
+  return ramp;
+}
+
+function endpointRow(label, low, places, high) {
+  return make("div", { class: "endpoint" },
+    make("span", {}, label), make("span", {}, low), drawRamp(places), make("span", {}, high));
+}
+
+// One line a partition: its stored endpoints, and the values between them on a grey ramp. The ramp is
+// the row's scale in LDR, and the layer's scale in HDR, whose endpoints are logarithmic.
+function endpointRows(tensor, index) {
+  const block = tensor.parsed[index];
   const map = partitionMap(block.seed ?? 0, block.partitions, tensor.blockWidth, tensor.blockHeight);
   const rows = Array.from({ length: block.partitions }, (_, partition) => {
-    const [low, high] = block.endpoints.slice(2 * partition, 2 * partition + 2);
+    const [low, high] = block.endpoints.subarray(2 * partition, 2 * partition + 2);
     const texels = map.reduce((sum, p) => sum + (p === partition), 0);
-    const ramp = make("div", {
-      class: "ramp",
-      style: { background: `linear-gradient(90deg, ${cssOf(divergingTable()[0])}, ${cssOf(divergingTable()[128])}, ${cssOf(divergingTable()[255])})` },
-    });
-    for (const weight of WEIGHT_VALUES[block.range]) {
-      const value = (low * (64 - weight) + high * weight) / 64;
-      ramp.append(make("i", { style: { left: `${(100 * value) / 255}%` } }));
-    }
     const label = block.partitions > 1 ? `${partition}: ${count(texels, "texel")}` : "Endpoints";
-    const cells = [label, String(low), ramp, String(high)];
-    return make("div", { class: "endpoint" },
-      ...cells.map((cell) => (typeof cell === "string" ? make("span", {}, cell) : cell)));
+    const ends = partitionEnds(block, partition);
+    const places = Array.from(WEIGHT_VALUES[block.range], (weight) => {
+      const texel = between(block, ends, weight);
+      return block.hdr ? ((HALVES[texel] + tensor.side[index]) / tensor.limit + 1) / 2 : texel / 0xFFFF;
+    });
+    return endpointRow(label, String(low), places, String(high));
   });
   return make("div", { class: "endpoints" }, ...rows);
 }
 
-// The 128 bits as a bar of fields.
-function bitLayout(block) {
-  const format = block.partitions === 1 ? 4 : 6;
-  const header = block.endpointStart;
-  const spare = BLOCK_BITS - header - block.endpointBits - block.bits;
-  const fields = [
+// The ends of a BC4 block and its levels on a grey ramp.
+function levelRow(tensor, block) {
+  const levels = Array.from(bc4Levels(block, tensor.data.decode), (level) => level / BC4_STEPS);
+  return make("div", { class: "endpoints" },
+    endpointRow("Ends and levels", String(block.e0), levels, String(block.e1)));
+}
+
+const BC4_FIELDS = [["First end", 8], ["Second end", 8], ["Codes", 48]];
+
+// The fields of an ASTC block, and their bits.
+function astcFields(block) {
+  const spare = BLOCK_BITS - block.endpointStart - block.endpointBits - block.bits;
+  return [
     ["Block mode", 11], ["Partitions", 2], ["Seed", block.partitions === 1 ? 0 : SEED_BITS],
-    ["Endpoint mode", format], ["Endpoints", block.endpointBits], ["Unused", spare], ["Weights", block.bits],
+    ["Endpoint mode", block.partitions === 1 ? 4 : 6], ["Endpoints", block.endpointBits],
+    ["Unused", spare], ["Weights", block.bits],
   ];
+}
+
+// The bits of a block as a bar of fields.
+function bitLayout(fields) {
+  const bits = fields.reduce((sum, [, width]) => sum + width, 0);
   const colours = FIELDS[theme()];
-  const bar = make("div", { class: "bits", role: "img", "aria-label": "Layout of the 128 bits" });
+  const bar = make("div", { class: "bits", role: "img", "aria-label": `Layout of the ${bits} bits` });
   const names = make("div", { class: "bit-names" });
   fields.forEach(([name, width], i) => {
     if (width === 0) return;
@@ -157,7 +225,8 @@ function bitLayout(block) {
 }
 
 function fillTable(table, tensor, chosen, onChoose) {
-  const heads = ["Configuration", "Grid", "Endpoints", "Blocks", "Share", ...(tensor.original ? ["SQNR"] : [])];
+  const astc = tensor.codec !== BC4;
+  const heads = ["Configuration", ...(astc ? ["Grid", "Endpoints"] : []), "Blocks", "Share", ...(tensor.original ? ["SQNR"] : [])];
   const most = tensor.groups[0].blocks.length;
   const rows = tensor.groups.map((group, i) => {
     const { example, blocks } = group;
@@ -168,8 +237,8 @@ function fillTable(table, tensor, chosen, onChoose) {
     const bar = make("span", { class: "share" },
       make("i", { style: { background: colour, width: `${(40 * blocks.length) / most}px` } }),
       percent(blocks.length, tensor.parsed.length));
-    const cells = [name, coded ? `${example.gridWidth} × ${example.gridHeight}` : "–",
-      coded ? String(example.endpointLevels) : "–", blocks.length.toLocaleString("en"), bar];
+    const grid = [coded ? `${example.gridWidth} × ${example.gridHeight}` : "–", coded ? String(example.endpointLevels) : "–"];
+    const cells = [name, ...(astc ? grid : []), blocks.length.toLocaleString("en"), bar];
     if (tensor.original) cells.push(showDecibels(group.sqnr));
     const row = make("tr", i === chosen ? { class: "chosen" } : {}, ...cells.map((cell) => make("td", {}, cell)));
     row.addEventListener("click", () => onChoose(i === chosen ? null : i));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use compress_model_astc::{Footprint, TexelMode};
+use compress_model_astc::{BlockGrid, Footprint, TexelMode};
 
 use super::window::Window;
 use crate::checkpoint::role::Role;
@@ -14,13 +14,15 @@ use crate::pipeline::manifest::{Entry, Status};
 /// Near names that an error suggests.
 const SUGGESTIONS: usize = 3;
 
-/// An ASTC-coded tensor that a page can show.
+/// A texture-coded tensor that a page can show.
 #[derive(Debug)]
 pub(super) struct Candidate<'a> {
     /// Its number in the manifest.
     pub(super) index: usize,
     pub(super) entry: &'a Entry,
     pub(super) footprint: Footprint,
+    /// The codec, and the precision that the tensor was made for.
+    pub(super) mode: TexelMode,
     /// (matrices, rows, columns)
     pub(super) shape: (usize, usize, usize),
     pub(super) rank: usize,
@@ -28,34 +30,31 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Blocks across and down the window.
-    pub(super) fn blocks(&self) -> (usize, usize) {
-        (
-            self.window.cols.div_ceil(self.footprint.width()),
-            self.window.rows.div_ceil(self.footprint.height()),
-        )
+    /// The window as blocks.
+    pub(super) fn grid(&self) -> BlockGrid {
+        BlockGrid::new(self.window.rows, self.window.cols, self.footprint)
     }
 
-    /// Bytes that it puts onto a page: blocks, and scales, factors and originals as fp16.
+    /// Bytes that it puts onto a page: blocks, and scales or offsets, factors and originals as fp16.
     pub(super) fn data_bytes(&self, with_original: bool) -> usize {
         let Window { rows, cols, .. } = self.window;
-        let (across, down) = self.blocks();
-        let halves = rows
+        let (grid, codec) = (self.grid(), self.mode.codec());
+        let halves = codec.side_count(&grid)
             + self.rank * (rows + cols)
             + if with_original { self.window.weights() } else { 0 };
-        across * down * 16 + 2 * halves
+        grid.block_count() * codec.block_bytes() + 2 * halves
     }
 }
 
-/// The tensors of `folder` that are LDR ASTC textures, in the order of the manifest.
-pub(super) fn astc_tensors<'a>(folder: &'a CompressedFolder) -> Vec<Candidate<'a>> {
+/// The tensors of `folder` that are textures, in the order of the manifest.
+pub(super) fn texture_tensors<'a>(folder: &'a CompressedFolder) -> Vec<Candidate<'a>> {
     let candidate = |(index, entry): (usize, &'a Entry)| {
         let Status::Coded { adapter, .. } = &entry.status else { return None };
         let (pool, shape) = folder.coded(index);
-        let (footprint, TexelMode::Astc(_)) = pool.codec().texture()? else { return None };
+        let (footprint, mode) = pool.codec().texture()?;
         let rank = adapter.as_ref().map_or(0, |adapter| adapter.rank);
         let window = Window::of(shape.1, shape.2, footprint);
-        Some(Candidate { index, entry, footprint, shape, rank, window })
+        Some(Candidate { index, entry, footprint, mode, shape, rank, window })
     };
     folder.manifest.tensors.iter().enumerate().filter_map(candidate).collect()
 }
@@ -68,7 +67,7 @@ pub(super) fn choose<'a, 'b>(
     names: &[String],
 ) -> Result<Vec<&'a Candidate<'b>>> {
     if candidates.is_empty() {
-        let message = "holds no ASTC-coded tensors; `compress --preset server` writes some";
+        let message = "holds no texture-coded tensors; `compress --preset server` writes some";
         return Err(Error::checkpoint(folder, message));
     }
     if names.is_empty() {
@@ -114,7 +113,7 @@ fn unknown(folder: &Path, candidates: &[Candidate<'_>], name: &str) -> String {
     let names = candidates.iter().map(|c| c.entry.name.as_str());
     let near: Vec<String> = nearest(name, names).iter().map(|n| format!("{n:?}")).collect();
     format!(
-        "--tensor {name:?}: no ASTC-coded tensor of that name in {}; near it are {}",
+        "--tensor {name:?}: no texture-coded tensor of that name in {}; near it are {}",
         folder.display(),
         near.join(", ")
     )
