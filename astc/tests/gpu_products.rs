@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod adapters;
+mod random_blocks;
 
 use adapters::{decoders, gpus};
+use compress_model_astc::decode::{Profile, decode_fp16};
 use compress_model_astc::encode::Preset;
 use compress_model_astc::gpu::{
     DecodePath, Gpu, GpuDecoder, GpuError, GpuProducts, Grid2, Input, LowRank,
@@ -16,6 +18,7 @@ use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 use rand_pcg::Pcg64Mcg;
+use random_blocks::{Blocks, luminance};
 
 /// Largest relative error of a product; f16 vectors are taken as they were rounded.
 const BOUND: f64 = 1e-5;
@@ -168,6 +171,139 @@ fn products_with_textures_agree_with_f64_sums() {
             }
             let label = gpu.info().label();
             println!("{label}, {}: f32 {:.1e}, f16 {:.1e}", decoder.path(), worst[0], worst[1]);
+        }
+    }
+}
+
+/// A matrix of random legal blocks, and scales or offsets of moderate size.
+struct RandomTexture {
+    grid: BlockGrid,
+    blocks: Vec<u8>,
+    side: Vec<f16>,
+}
+
+impl RandomTexture {
+    fn new(
+        codec: TextureCodec,
+        (rows, cols): (usize, usize),
+        footprint: Footprint,
+        rng: &mut Pcg64Mcg,
+    ) -> Self {
+        let grid = BlockGrid::new(rows, cols, footprint);
+        let legal = Blocks::new(footprint);
+        let block = |_| match codec {
+            TextureCodec::Astc => astc_block(&legal, footprint, rng).to_le_bytes().to_vec(),
+            TextureCodec::AstcHdr => hdr_block(footprint, rng).to_le_bytes().to_vec(),
+            TextureCodec::Bc4 => rng.random::<u64>().to_le_bytes().to_vec(),
+        };
+        let blocks = (0..grid.block_count()).flat_map(block).collect();
+        let value = |_| f16::from_f32(rng.random_range(0.001..0.1));
+        let side = (0..codec.side_count(&grid)).map(value).collect();
+        Self { grid, blocks, side }
+    }
+
+    fn weights(&self, mode: TexelMode) -> Vec<f32> {
+        let mut w = vec![0.0; self.grid.rows * self.grid.cols];
+        mode.decode_rows(&self.grid, &self.blocks, &self.side, &mut w).unwrap();
+        w
+    }
+}
+
+/// Luminance as an encoder writes it, or any other legal LDR block: colours, planes, coarse grids.
+fn astc_block(legal: &Blocks, footprint: Footprint, rng: &mut Pcg64Mcg) -> u128 {
+    if rng.random() {
+        return luminance(footprint, rng);
+    }
+    loop {
+        let (block, fields) = legal.legal(rng);
+        let hdr = |format: &u8| matches!(format, 2 | 3 | 7 | 11 | 14 | 15);
+        if !fields.formats[..fields.partitions].iter().any(hdr) {
+            return block;
+        }
+    }
+}
+
+/// An HDR block of small range whose texels are of the size of 1.
+fn hdr_block(footprint: Footprint, rng: &mut Pcg64Mcg) -> u128 {
+    let in_size = |texels: &[[f16; 4]]| texels.iter().all(|t| t[0].to_f32() < 16.0);
+    let mut texels = vec![[f16::ZERO; 4]; footprint.texels()];
+    loop {
+        let block = luminance(footprint, rng);
+        let small_range = 3 << if block >> 11 & 3 == 0 { 13 } else { 25 };
+        let block = block | small_range;
+        let decoded = decode_fp16(block.to_le_bytes(), footprint, Profile::Hdr, &mut texels);
+        if decoded.is_ok() && in_size(&texels) {
+            return block;
+        }
+    }
+}
+
+#[test]
+fn products_with_random_blocks_of_every_codec_agree_with_f64_sums() {
+    let mut rng = Pcg64Mcg::seed_from_u64(3);
+    for gpu in gpus() {
+        for decoder in decoders(gpu) {
+            let mode = decoder.path().mode();
+            let codec = mode.codec();
+            let products = GpuProducts::new(&decoder).unwrap();
+            let mut worst = [0.0, 0.0_f64];
+            // Software renderers compute slowly, and compile a shader for each footprint.
+            let footprints: &[&str] = match decoder.path() {
+                DecodePath::Sampled(_) => &["4x4", "10x5"],
+                DecodePath::Computed(_) if codec == TextureCodec::Bc4 => &["4x4"],
+                DecodePath::Computed(_) => &["6x6"],
+            };
+            for footprint in footprints.iter().map(|name| name.parse().unwrap()) {
+                if !codec.footprints().contains(&footprint) {
+                    continue;
+                }
+                // Cut by both edges.
+                let size = (3 * footprint.height() + 2, 70 * footprint.width() + 1);
+                let texture = RandomTexture::new(codec, size, footprint, &mut rng);
+                let w = texture.weights(mode);
+                let factors = Factors::new(&mut rng, size, 2);
+                let uploaded =
+                    decoder.upload(texture.grid, &texture.blocks, &texture.side).unwrap();
+                let linear = products.texture(uploaded, factors.low_rank()).unwrap();
+                let found = check(&products, &linear, &w, &factors, &[3], &mut rng);
+                worst = [worst[0].max(found[0]), worst[1].max(found[1])];
+            }
+            let (label, title) = (gpu.info().label(), codec.title());
+            println!(
+                "{label}, {title} {}, random blocks: f32 {:.1e}, f16 {:.1e}",
+                decoder.path(),
+                worst[0],
+                worst[1]
+            );
+        }
+    }
+}
+
+#[test]
+fn the_product_with_a_one_hot_vector_is_a_column_to_the_bit() {
+    let mut rng = Pcg64Mcg::seed_from_u64(4);
+    for gpu in gpus() {
+        for decoder in decoders(gpu) {
+            let mode = decoder.path().mode();
+            let footprint = *mode.codec().footprints().first().unwrap();
+            let (rows, cols) = (11, 66 * footprint.width() + 2);
+            let texture = RandomTexture::new(mode.codec(), (rows, cols), footprint, &mut rng);
+            let w = texture.weights(mode);
+            let uploaded = decoder.upload(texture.grid, &texture.blocks, &texture.side).unwrap();
+            let products = GpuProducts::new(&decoder).unwrap();
+            let linear = products.texture(uploaded, None).unwrap();
+            // Both ends of blocks, of the threads' shares and of the row.
+            let hot = [0, 1, footprint.width() - 1, footprint.width(), 64 * 4, cols - 2, cols - 1];
+            let mut x = vec![f16::ZERO; hot.len() * cols];
+            hot.iter().enumerate().for_each(|(n, col)| x[n * cols + col] = f16::ONE);
+            let full: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
+            for input in [Input::F32(&full), Input::F16(&x)] {
+                let mut y = vec![f32::NAN; hot.len() * rows];
+                products.multiply(&linear, input, hot.len(), &mut y).unwrap();
+                let column = |&col: &usize| w.chunks_exact(cols).map(move |row| row[col]);
+                let expected: Vec<f32> = hot.iter().flat_map(column).collect();
+                assert_eq!(y, expected, "{}: {}", gpu.info().label(), decoder.path());
+            }
         }
     }
 }
