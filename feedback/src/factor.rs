@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{
-    LltParams, LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
-};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Auto, Mat, Par, Spec};
+use faer::Mat;
 
 use crate::Hessian;
+use crate::triangle::{cholesky, inverse};
 
 /// In which order columns are coded. Columns that a coder takes together stay together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +32,7 @@ pub struct Factor {
 
 impl Factor {
     /// Factors `hessian` for units of `width` columns, the last one narrower where they do not
-    /// divide the row. The arithmetic is f64 on one thread, the result f32.
+    /// divide the row. The arithmetic is f64, the result f32, and its bits do not depend on threads.
     ///
     /// # Panics
     /// If `width` is zero.
@@ -55,8 +51,7 @@ impl Factor {
         let values = hessian.values();
         let matrix = Mat::from_fn(n, n, |i, j| f64::from(values[turned(i) * n + turned(j)]));
         let lower = cholesky(matrix).expect("invariant: a Hessian has a Cholesky factor");
-        let mut inverse = Mat::<f64>::zeros(n, n);
-        invert_lower_triangular(inverse.as_mut(), lower.as_ref(), Par::Seq);
+        let inverse = inverse(lower.as_ref());
         let upper = |lower: &Mat<f64>| {
             let mut upper = vec![0.0; n * n];
             for i in 0..n {
@@ -139,19 +134,6 @@ fn units(hessian: &Hessian, width: usize, order: Order) -> Vec<std::ops::Range<u
         units.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
     }
     units
-}
-
-/// The lower Cholesky factor of a symmetric matrix, if it is positive definite. Only the lower
-/// half is read.
-pub(crate) fn cholesky(mut matrix: Mat<f64>) -> Option<Mat<f64>> {
-    let n = matrix.nrows();
-    let params: Spec<LltParams, f64> = Spec::new(<LltParams as Auto<f64>>::auto());
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(n, Par::Seq, params));
-    let stack = MemStack::new(&mut memory);
-    let none = LltRegularization::default();
-    cholesky_in_place(matrix.as_mut(), none, Par::Seq, stack, params).ok()?;
-    let finite = (0..n).all(|i| matrix[(i, i)].is_finite());
-    finite.then_some(matrix)
 }
 
 #[cfg(test)]

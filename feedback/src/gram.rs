@@ -134,17 +134,20 @@ enum Half {
     Both,
 }
 
-/// Adds Σ d·xᵀ over the tokens of `d` [tokens, m] and `x` [tokens, n] to `sums` [m, n], strips of
-/// rows side by side.
+/// Adds Σ d·xᵀ over the tokens of `d` [tokens, m] and `x` [tokens, n] to `sums` [m, n]. Strips of
+/// rows run side by side, each through all tokens, and one that has the most columns to compute
+/// starts first: no thread waits for others before the end.
 fn add_strips(sums: &mut [f64], d: &[f32], x: &[f32], n: usize, half: Half) {
     let m = sums.len() / n;
-    for (d, x) in d.chunks(CHUNK_TOKENS * m).zip(x.chunks(CHUNK_TOKENS * n)) {
-        let d = MatRef::from_row_major_slice(d, d.len() / m, m);
-        let x = MatRef::from_row_major_slice(x, x.len() / n, n);
-        sums.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, sums)| {
-            let (first, rows) = (strip * STRIP, sums.len() / n);
-            let cols = if half == Half::Lower { first + rows } else { n };
-            let mut product = vec![0.0f32; rows * cols];
+    let mut strips: Vec<(usize, &mut [f64])> = sums.chunks_mut(STRIP * n).enumerate().collect();
+    strips.reverse();
+    strips.into_par_iter().with_max_len(1).for_each(|(strip, sums)| {
+        let (first, rows) = (strip * STRIP, sums.len() / n);
+        let cols = if half == Half::Lower { first + rows } else { n };
+        let mut product = vec![0.0f32; rows * cols];
+        for (d, x) in d.chunks(CHUNK_TOKENS * m).zip(x.chunks(CHUNK_TOKENS * n)) {
+            let d = MatRef::from_row_major_slice(d, d.len() / m, m);
+            let x = MatRef::from_row_major_slice(x, x.len() / n, n);
             matmul(
                 MatMut::from_row_major_slice_mut(&mut product, rows, cols),
                 Accum::Replace,
@@ -158,8 +161,8 @@ fn add_strips(sums: &mut [f64], d: &[f32], x: &[f32], n: usize, half: Half) {
                     *sum += f64::from(*product);
                 }
             }
-        });
-    }
+        }
+    });
 }
 
 #[cfg(test)]

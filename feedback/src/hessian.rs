@@ -3,7 +3,7 @@
 use faer::Mat;
 
 use crate::Error;
-use crate::factor::cholesky;
+use crate::triangle::cholesky;
 
 /// How much is added to the diagonal.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -29,6 +29,7 @@ mod hessian;
 mod norm;
 mod panel;
 mod round;
+mod triangle;
 mod unit;
 
 pub use coder::ColumnCoder;

@@ -96,6 +96,8 @@ pub fn fit(
     let mut measured = Vec::new();
     // Few at a time: each site's Hessian and factor are as large as its widest layer squared.
     for some in sensitive.chunks_mut(AT_ONCE) {
+        // Here, with all threads on each, and not by the first of several that wait for it.
+        some.iter().for_each(|sensitivity| sensitivity.seen.factor());
         let candidates: Vec<Result<Vec<Candidate>>> = some
             .par_iter()
             .map(|sensitivity| {

@@ -28,6 +28,15 @@ impl Seen {
         self.mean.as_deref()
     }
 
+    /// Factors H, unless that has been done. A thread that waits for others in the midst of it must
+    /// not come back for the same factor: not to be called where layers run side by side.
+    pub(super) fn factor(&self) {
+        // What is wrong with H is said where the factor is used.
+        let _ = self.factored();
+    }
+
+    /// H and its factor, after [`Self::factor`].
+    ///
     /// # Errors
     /// As [`Hessian::new`].
     pub(super) fn factored(&self) -> Result<&Factored, Error> {
