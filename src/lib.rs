@@ -30,6 +30,8 @@ pub mod recipe;
 pub mod solve;
 #[cfg(feature = "model")]
 pub mod train;
+#[cfg(feature = "model")]
+pub mod transform;
 pub mod view;
 
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@
 //! read the same inputs, how wide these are, how many tokens were seen. The means of x·xᵀ are F32
 //! [n, n] in one safetensors file a block, each under the name of its site's first weight.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use crate::checkpoint::{Checkpoint, header};
 use crate::error::{Error, IoContext, Result};
 use crate::pipeline::manifest::same_major;
 use crate::pipeline::source_fingerprint;
+use crate::transform::{Factor, moved_moments};
 
 /// Name of the description in a folder of statistics.
 pub const DESCRIPTION_FILE: &str = "calibration.json";
@@ -61,6 +63,8 @@ pub(crate) struct Description {
 pub struct Statistics {
     folder: PathBuf,
     description: Description,
+    /// What the rows of each weight have gone through since.
+    factors: BTreeMap<String, Vec<Factor>>,
 }
 
 impl Statistics {
@@ -86,7 +90,19 @@ impl Statistics {
         if let Some(site) = description.sites.iter().find(|site| !inside(&site.file)) {
             return Err(Error::checkpoint(&path, format!("{:?} is no file name", site.file)));
         }
-        Ok(Self { folder: folder.to_path_buf(), description })
+        Ok(Self { folder: folder.to_path_buf(), description, factors: BTreeMap::new() })
+    }
+
+    /// These statistics for a model of fingerprint `fingerprint`, in which the rows of each weight
+    /// have gone through `factors`.
+    pub(crate) fn moved(
+        mut self,
+        fingerprint: String,
+        factors: &BTreeMap<String, Vec<Factor>>,
+    ) -> Self {
+        self.description.source_fingerprint = fingerprint;
+        self.factors.clone_from(factors);
+        self
     }
 
     /// All sites, in the order in which the model reaches them.
@@ -139,6 +155,9 @@ impl Statistics {
         let mut mean = vec![0.0f32; site.width * site.width];
         let bytes = bytemuck::cast_slice_mut(&mut mean);
         read_exact_at(&file, bytes, header.data_start + entry.start).at("read", &path)?;
-        Ok(mean)
+        Ok(match self.factors.get(name) {
+            Some(factors) => moved_moments(factors, mean, site.width),
+            None => mean,
+        })
     }
 }

@@ -15,11 +15,12 @@ use crate::pipeline::{CompressReport, Plan, compress};
 #[cfg(feature = "model")]
 use crate::{
     budget::{self, BudgetReport, Target},
-    calibrate::{CalibrationText, Statistics},
+    calibrate::{CalibrationText, Statistics, calibrate},
     checkpoint::Staging,
     pipeline::Solver,
-    recipe::Recipe,
+    recipe::{Recipe, Transform},
     solve::{Parallel, Sequential, SolveOptions},
+    transform::Transformed,
 };
 
 #[derive(Debug, Args)]
@@ -65,36 +66,53 @@ struct Report {
 }
 
 pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let original = Checkpoint::open(&args.model)?;
     check_output_path(&args.output, &[&args.model], args.overwrite)?;
-    if checkpoint.config().is_none() {
+    if original.config().is_none() {
         let message = "has no config.json; compress takes whole model folders";
         return Err(Error::checkpoint(&args.model, message).into());
     }
-    for warning in checkpoint.warnings() {
+    for warning in original.warnings() {
         tracing::warn!("{warning}");
     }
     let threads = rayon::current_num_threads();
     let display = Display::new(common);
-    let plan = |recipe| Plan::new(&checkpoint, recipe, args.recipe.edits.max_shard_size, threads);
     #[cfg(feature = "model")]
     let calibrated = !args.calibration.is_empty();
     #[cfg(not(feature = "model"))]
     let (calibrated, solver) = (false, None);
-    let wanted = plan(args.recipe.recipe(calibrated)?)?;
+    let recipe = args.recipe.recipe(calibrated)?;
     #[cfg(feature = "model")]
-    let calibration = calibration(args, &checkpoint)?;
+    let calibration = calibration(args, &original)?;
     #[cfg(feature = "model")]
-    let (wanted, budget) = match budget(args, &checkpoint, &wanted, &calibration, &display)? {
+    let transformed = match &recipe.transform {
+        Some(options) => Some(transform(args, &original, options, &calibration, common, &display)?),
+        None => None,
+    };
+    #[cfg(feature = "model")]
+    let checkpoint = transformed.as_ref().map_or(&original, Transformed::checkpoint);
+    #[cfg(not(feature = "model"))]
+    let checkpoint = &original;
+    let plan = |recipe| -> Result<Plan, Error> {
+        let plan = Plan::new(checkpoint, recipe, args.recipe.edits.max_shard_size, threads)?;
+        #[cfg(feature = "model")]
+        if let Some(transformed) = &transformed {
+            return Ok(plan.of_transformed(transformed.record().clone()));
+        }
+        Ok(plan)
+    };
+    let wanted = plan(recipe)?;
+    #[cfg(feature = "model")]
+    let (wanted, budget) = match budget(args, checkpoint, &wanted, &calibration, &display)? {
         Some((recipe, budget)) => (plan(recipe)?, Some(budget)),
         None => (wanted, None),
     };
     let plan = wanted;
     #[cfg(feature = "model")]
-    let solver = solver(&checkpoint, calibration);
+    let solver = solver(checkpoint, calibration, transformed.as_ref());
     #[cfg(feature = "model")]
     let solver = solver.as_deref();
-    let run = compress(&checkpoint, &plan, &args.output, common.seed, solver, &display)?;
+    let run = compress(checkpoint, &plan, &args.output, common.seed, solver, &display)?;
     drop(display);
     let report = Report {
         run,
@@ -132,6 +150,32 @@ fn calibration(args: &CompressArgs, checkpoint: &Checkpoint) -> Result<Calibrati
     })
 }
 
+/// The transformed checkpoint, in a folder beside the output. Where the transform depends on what
+/// the layers see, a text is first read by the original model.
+#[cfg(feature = "model")]
+fn transform(
+    args: &CompressArgs,
+    original: &Checkpoint,
+    options: &Transform,
+    calibration: &Calibration,
+    common: &Common,
+    display: &Display,
+) -> Result<Transformed, Error> {
+    let name = args.output.file_name().unwrap_or_default().to_string_lossy();
+    let staging = Staging::create(&args.output.with_file_name(format!("{name}.statistics")))?;
+    let statistics = match calibration {
+        Calibration::Statistics(statistics) => Some(statistics.clone()),
+        Calibration::Text(text) if options.needs_calibration() => {
+            let folder = staging.folder().join("statistics");
+            calibrate(original, text, &folder, false, display)?;
+            Some(Statistics::open(&folder)?)
+        }
+        _ => None,
+    };
+    let statistics = statistics.as_ref();
+    Transformed::create(original, options, statistics, common.seed, &args.output, display)
+}
+
 /// The recipe that spends the budget that the flags name.
 #[cfg(feature = "model")]
 fn budget(
@@ -159,12 +203,20 @@ fn budget(
 
 /// The solver that goes with a calibration.
 #[cfg(feature = "model")]
-fn solver(checkpoint: &Checkpoint, calibration: Calibration) -> Option<Box<dyn Solver + '_>> {
+fn solver<'a>(
+    checkpoint: &'a Checkpoint,
+    calibration: Calibration,
+    transformed: Option<&Transformed>,
+) -> Option<Box<dyn Solver + 'a>> {
     let options = SolveOptions::default();
     match calibration {
         Calibration::None => None,
         Calibration::Text(text) => Some(Box::new(Sequential { checkpoint, text, options })),
         Calibration::Statistics(statistics) => {
+            let statistics = match transformed {
+                Some(transformed) => transformed.statistics(statistics),
+                None => statistics,
+            };
             Some(Box::new(Parallel { checkpoint, statistics, options }))
         }
     }

@@ -13,7 +13,11 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::dtype::dtype_name;
 use crate::checkpoint::role::Role;
 use crate::codec::Params;
+#[cfg(feature = "model")]
+use crate::error::IoContext;
 use crate::pipeline::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
+#[cfg(feature = "model")]
+use crate::transform::Transformed;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -51,21 +55,35 @@ struct PlanLine {
     rank: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transformed: Option<String>,
     bits_per_weight: f64,
     source_bytes: u64,
     output_bytes: u64,
 }
 
 pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let original = Checkpoint::open(&args.model)?;
     let threads = rayon::current_num_threads();
-    let plan = Plan::new(
-        &checkpoint,
-        args.recipe.recipe(args.calibrated)?,
-        args.recipe.edits.max_shard_size,
-        threads,
-    )?;
-    let report = report(&checkpoint, &plan);
+    let recipe = args.recipe.recipe(args.calibrated)?;
+    let plan = |checkpoint: &Checkpoint, recipe| {
+        Plan::new(checkpoint, recipe, args.recipe.edits.max_shard_size, threads)
+    };
+    #[cfg(feature = "model")]
+    let report = match &recipe.transform {
+        Some(options) => {
+            let folder = tempfile::tempdir().at("create a folder in", std::env::temp_dir())?;
+            let outline = Transformed::outline(&original, options, &folder.path().join("outline"))?;
+            let plan = plan(outline.checkpoint(), recipe)?;
+            let mut report =
+                report(outline.checkpoint(), &plan.of_transformed(outline.record().clone()));
+            report.folder = original.folder().to_path_buf();
+            report
+        }
+        None => report(&original, &plan(&original, recipe)?),
+    };
+    #[cfg(not(feature = "model"))]
+    let report = report(&original, &plan(&original, recipe)?);
     if common.json {
         return print_json(&report);
     }
@@ -79,7 +97,7 @@ fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
     PlanReport {
         folder: checkpoint.folder().to_path_buf(),
         recipe: plan.recipe.name.clone(),
-        tensors: plan.tensors.iter().map(|planned| line(checkpoint, planned)).collect(),
+        tensors: plan.tensors.iter().map(|planned| line(checkpoint, plan, planned)).collect(),
         totals: plan.totals,
         files: plan.layout.file_names().map(str::to_owned).collect(),
         disk_bytes: plan.disk_bytes(),
@@ -88,7 +106,7 @@ fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
     }
 }
 
-fn line(checkpoint: &Checkpoint, planned: &PlannedTensor) -> PlanLine {
+fn line(checkpoint: &Checkpoint, plan: &Plan, planned: &PlannedTensor) -> PlanLine {
     let tensor = &checkpoint.tensors()[planned.source];
     let (becomes, params, rank, why) = match &planned.fate {
         Fate::Kept { why } => ("keep", None, None, Some(why.clone())),
@@ -106,6 +124,10 @@ fn line(checkpoint: &Checkpoint, planned: &PlannedTensor) -> PlanLine {
         params,
         rank,
         why,
+        transformed: plan
+            .transformation
+            .as_ref()
+            .and_then(|transformation| transformation.changes.get(&tensor.name).cloned()),
         bits_per_weight: bits_per_weight(planned.output_bytes(), tensor.elements()),
         source_bytes: tensor.byte_len,
         output_bytes: planned.output_bytes(),
@@ -125,7 +147,12 @@ fn render(report: &PlanReport) -> String {
                 format!("{:.3}", line.bits_per_weight),
                 human_bytes(line.source_bytes),
                 human_bytes(line.output_bytes),
-                line.why.clone().unwrap_or_default(),
+                [&line.why, &line.transformed]
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("; "),
             ]
         })
         .collect();

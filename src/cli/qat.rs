@@ -54,6 +54,7 @@ pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
             None => args.preset.calibrated_recipe(),
         })?,
     };
+    recipe.refuse_transform("qat")?;
     let options = args.train.options(&mut recipe, &TrainOptions::default())?;
     let threads = rayon::current_num_threads();
     let plan = Plan::new(&checkpoint, recipe, args.edits.max_shard_size, threads)?;

@@ -35,6 +35,7 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), Failure> {
     let output = &args.train.output;
     check_output_path(output, &[&args.folder, &args.against], args.train.overwrite)?;
     let mut recipe = with_ranks(&start, args.rank.map(|rank| rank as usize))?;
+    recipe.refuse_transform("recover")?;
     // The folder may have been trained before, with settings of its own.
     recipe.train = None;
     let options = args.train.options(&mut recipe, &TrainOptions::of_adapters())?;

@@ -9,9 +9,13 @@ use super::table::table;
 use super::{Common, Failure, human_db, print_json, print_text};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+#[cfg(feature = "model")]
+use crate::error::IoContext;
 use crate::pipeline::{CompressedFolder, VerifyReport, verify};
 #[cfg(feature = "gpu")]
 use crate::pipeline::{texture_codecs, verify_gpu};
+#[cfg(feature = "model")]
+use crate::transform::Transformed;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -35,12 +39,20 @@ pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
     #[cfg(feature = "gpu")]
     let gpu = args.gpu.open(&texture_codecs(&folder))?;
     let display = Display::new(common);
+    #[cfg(feature = "model")]
+    let again = again(&folder, original.as_ref(), &display)?;
+    #[cfg(feature = "model")]
+    let compared = again.as_ref().map(|(made, _)| made.checkpoint()).or(original.as_ref());
+    #[cfg(not(feature = "model"))]
+    let compared = original.as_ref();
+    #[cfg(not(feature = "model"))]
+    untransformed(&folder, compared)?;
     #[cfg(feature = "gpu")]
     let on_gpu = gpu
         .map(|(gpu, choice)| verify_gpu(&folder, &gpu, choice, args.gpu.gpu_reference, &display))
         .transpose()?;
-    #[cfg_attr(not(feature = "gpu"), expect(unused_mut))]
-    let mut report = verify(&folder, original.as_ref(), args.min_sqnr, &display)?;
+    let mut report = verify(&folder, compared, args.min_sqnr, &display)?;
+    report.against.clone_from(&args.against);
     #[cfg(feature = "gpu")]
     on_gpu.into_iter().for_each(|found| report.add_gpu(found));
     drop(display);
@@ -53,6 +65,42 @@ pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Error::Verification { failures: report.failures }.into())
+}
+
+/// `original` taken through the transform of `folder`, in a temporary folder that comes with it;
+/// none where there was no transform.
+#[cfg(feature = "model")]
+fn again(
+    folder: &CompressedFolder,
+    original: Option<&Checkpoint>,
+    display: &Display,
+) -> Result<Option<(Transformed, tempfile::TempDir)>, Error> {
+    let manifest = &folder.manifest;
+    let (Some(original), Some(options)) = (original, &manifest.transform) else { return Ok(None) };
+    if options.needs_calibration() {
+        return Err(not_comparable(folder, "scaled by what a calibration text showed"));
+    }
+    let folder = tempfile::tempdir().at("create a folder in", std::env::temp_dir())?;
+    let output = folder.path().join("original");
+    let made = Transformed::create(original, options, None, manifest.seed, &output, display)?;
+    Ok(Some((made, folder)))
+}
+
+/// Refuses what takes a model to be understood.
+#[cfg(not(feature = "model"))]
+fn untransformed(folder: &CompressedFolder, original: Option<&Checkpoint>) -> Result<(), Error> {
+    if original.is_none() || folder.manifest.transform.is_none() {
+        return Ok(());
+    }
+    Err(not_comparable(folder, "which a build without the feature model cannot make again"))
+}
+
+fn not_comparable(folder: &CompressedFolder, why: &str) -> Error {
+    let folder = folder.stored.folder().display();
+    Error::Usage(format!(
+        "{folder}: holds weights of a transformed model, {why}; compare the two models with \
+         eval --against"
+    ))
 }
 
 fn render(report: &VerifyReport) -> String {

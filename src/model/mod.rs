@@ -32,6 +32,7 @@ pub use cache::KvCache;
 pub use causal::{CausalModel, Continuation};
 pub use ops::Path;
 pub(crate) use ops::{GradientSum, exp};
+pub(crate) use plan::{BlockPlan, FeedForwardPlan, GatedPlan, LinearPlan, Plan as WeightPlan};
 pub use rope::{Rope, Scaling};
 pub(crate) use stepwise::{HeldBlock, Passage, SiteLayers};
 pub(crate) use training::{Pass, Trained};

@@ -7,58 +7,58 @@ use super::block::Site;
 
 /// Where each weight of a model is.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) embedding: String,
-    pub(super) final_norm: String,
+pub(crate) struct Plan {
+    pub(crate) embedding: String,
+    pub(crate) final_norm: String,
     /// Name of the head; the embedding's where they are tied.
-    pub(super) head: String,
-    pub(super) blocks: Vec<BlockPlan>,
+    pub(crate) head: String,
+    pub(crate) blocks: Vec<BlockPlan>,
 }
 
 /// A linear layer: names of weight and bias, and the shape [out, in].
 #[derive(Debug)]
-pub(super) struct LinearPlan {
-    pub(super) weight: String,
+pub(crate) struct LinearPlan {
+    pub(crate) weight: String,
     /// Where the layer starts among the rows of a weight that holds several.
-    pub(super) first_row: usize,
-    pub(super) bias: Option<String>,
-    pub(super) shape: (usize, usize),
+    pub(crate) first_row: usize,
+    pub(crate) bias: Option<String>,
+    pub(crate) shape: (usize, usize),
 }
 
 /// A gated feed-forward block or one expert.
 #[derive(Debug)]
-pub(super) struct GatedPlan {
-    pub(super) gate: LinearPlan,
-    pub(super) up: LinearPlan,
-    pub(super) down: LinearPlan,
+pub(crate) struct GatedPlan {
+    pub(crate) gate: LinearPlan,
+    pub(crate) up: LinearPlan,
+    pub(crate) down: LinearPlan,
 }
 
 #[derive(Debug)]
-pub(super) enum FeedForwardPlan {
+pub(crate) enum FeedForwardPlan {
     Dense(GatedPlan),
     Experts { router: LinearPlan, experts: Vec<GatedPlan> },
 }
 
 /// One block.
 #[derive(Debug)]
-pub(super) struct BlockPlan {
+pub(crate) struct BlockPlan {
     /// Where the block's tensors start, such as `model.layers.7`.
-    pub(super) name: String,
-    pub(super) input_norm: String,
-    pub(super) query: LinearPlan,
-    pub(super) key: LinearPlan,
-    pub(super) value: LinearPlan,
-    pub(super) output: LinearPlan,
-    pub(super) query_key_norms: Option<[String; 2]>,
-    pub(super) after_attention_norm: Option<String>,
-    pub(super) feed_forward_norm: String,
-    pub(super) after_feed_forward_norm: Option<String>,
-    pub(super) feed_forward: FeedForwardPlan,
+    pub(crate) name: String,
+    pub(crate) input_norm: String,
+    pub(crate) query: LinearPlan,
+    pub(crate) key: LinearPlan,
+    pub(crate) value: LinearPlan,
+    pub(crate) output: LinearPlan,
+    pub(crate) query_key_norms: Option<[String; 2]>,
+    pub(crate) after_attention_norm: Option<String>,
+    pub(crate) feed_forward_norm: String,
+    pub(crate) after_feed_forward_norm: Option<String>,
+    pub(crate) feed_forward: FeedForwardPlan,
 }
 
 impl BlockPlan {
     /// The linear layers at every site, sites in the order in which they are reached.
-    pub(super) fn sites(&self) -> Vec<(Site, Vec<&LinearPlan>)> {
+    pub(crate) fn sites(&self) -> Vec<(Site, Vec<&LinearPlan>)> {
         let mut sites = vec![
             (Site::Attention, vec![&self.query, &self.key, &self.value]),
             (Site::Output, vec![&self.output]),
@@ -88,7 +88,7 @@ impl Plan {
     ///
     /// # Errors
     /// The tensor and what is wrong with it: missing, of another shape, or not part of the model.
-    pub(super) fn new(
+    pub(crate) fn new(
         architecture: &Architecture,
         shapes: &HashMap<String, Vec<usize>>,
     ) -> Result<Self, (String, String)> {

@@ -42,6 +42,13 @@ pub(super) fn plain_config(config: &ModelConfig, torch_dtype: &str) -> Value {
 pub(super) fn model_card(checkpoint: &Checkpoint, manifest: &Manifest) -> String {
     let totals = &manifest.totals;
     let base = checkpoint.config().and_then(ModelConfig::name);
+    let transform = match &manifest.transform {
+        None => "",
+        Some(_) => {
+            "The weights are those of a transformed model with the same function; `transform` in \
+             `manifest.json` says how it was made.\n\n"
+        }
+    };
     let mut card = String::from("---\nlibrary_name: compress-model\n");
     if let Some(base) = base {
         let _ = writeln!(card, "base_model: {base}");
@@ -56,7 +63,7 @@ pub(super) fn model_card(checkpoint: &Checkpoint, manifest: &Manifest) -> String
          | tensor data | {source} -> {output} bytes |\n\
          | bits per weight, all tensors | {bpw:.3} |\n\
          | bits per weight, coded linear layers with adapters | {linear:.3} |\n\
-         | tensors coded, kept, tied | {coded}, {kept}, {tied} |\n\n\
+         | tensors coded, kept, tied | {coded}, {kept}, {tied} |\n\n{transform}\
          `manifest.json` says what became of every tensor. `compress-model decompress` turns the \
          folder back into plain weights; `compress-model verify` checks it.\n",
         recipe = manifest.recipe,

@@ -96,8 +96,10 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
     check_disk(plan, output)?;
+    check_transformed(plan)?;
+    let bytes = checkpoint.tensors().iter().map(|t| t.byte_len).sum();
     let start = Instant::now();
-    progress.begin("checking", plan.totals.source_bytes);
+    progress.begin("checking", bytes);
     let scan = scan::scan(checkpoint, &plan.tensors, &|bytes| progress.advance(bytes))?;
     let scan_seconds = start.elapsed().as_secs_f64();
 
@@ -110,21 +112,25 @@ pub fn compress(
         None => (None, None),
     };
     let start = Instant::now();
-    progress.begin("compressing", plan.totals.source_bytes);
+    progress.begin("compressing", bytes);
     let run = Run { checkpoint, plan, seed, pools: pools(plan), spool: spool.as_ref(), progress };
     let recorded = run.code(staging.folder())?;
     spool.map_or(Ok(()), Spool::remove)?;
 
-    let fingerprint = scan.fingerprint.to_hex().to_string();
     let statuses = recorded.statuses;
+    let before = plan.transformation.as_ref();
     let manifest = Manifest {
         format_version: FORMAT_VERSION.to_owned(),
         tool: TOOL.to_owned(),
         recipe: plan.recipe.name.clone(),
         seed,
-        source_fingerprint: fingerprint,
+        source_fingerprint: before.map_or_else(
+            || scan.fingerprint.to_hex().to_string(),
+            |before| before.source_fingerprint.clone(),
+        ),
+        transform: before.map(|before| before.options.clone()),
         totals: plan.totals,
-        tensors: super::record::entries(checkpoint, &scan.hashes, statuses),
+        tensors: super::record::entries(checkpoint, &scan.hashes, statuses, before),
     };
     write_descriptions(checkpoint, plan, &manifest, staging.folder())?;
     let worst = worst(&manifest);
@@ -153,6 +159,17 @@ fn check_disk(plan: &Plan, output: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A recipe with a transform is for the checkpoint that has gone through it.
+fn check_transformed(plan: &Plan) -> Result<()> {
+    if plan.recipe.transform.as_ref() == plan.transformation.as_ref().map(|t| &t.options) {
+        return Ok(());
+    }
+    let message = "its [transform] is not what the checkpoint went through; transforms need a \
+                   build with the feature model"
+        .to_owned();
+    Err(Error::Recipe { origin: plan.recipe.name.clone(), message })
 }
 
 /// The workers of each coded tensor.

@@ -1,5 +1,6 @@
 //! `manifest.json`: what became of every tensor. The format is described in `docs/format.md`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use super::plan::Totals;
 use crate::codec::Params;
 use crate::error::{Error, IoContext, Result};
+use crate::recipe::Transform;
 
 /// File name in the output folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -16,7 +18,7 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 pub const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
 
 /// Version of the output format, major.minor. A reader refuses another major version.
-pub const FORMAT_VERSION: &str = "1.0";
+pub const FORMAT_VERSION: &str = "1.1";
 
 /// Largest manifest read.
 const MAX_MANIFEST_LEN: u64 = 256 << 20;
@@ -32,12 +34,29 @@ pub struct Manifest {
     pub recipe: String,
     /// Seed of the run.
     pub seed: u64,
-    /// BLAKE3 over name, dtype, shape and data hash of every source tensor.
+    /// BLAKE3 over name, dtype, shape and data hash of every tensor of the original checkpoint.
     pub source_fingerprint: String,
+    /// What the original went through before it was coded. The source tensors are then those of
+    /// the transformed model, which has the same function.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transform: Option<Transform>,
     /// Sums over all tensors.
     pub totals: Totals,
     /// One entry a source tensor, in natural order of names.
     pub tensors: Vec<Entry>,
+}
+
+/// What a checkpoint went through before it was planned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transformation {
+    /// The options.
+    pub options: Transform,
+    /// Bytes of tensor data of the original.
+    pub source_bytes: u64,
+    /// [`Manifest::source_fingerprint`] of the original; empty in an outline.
+    pub source_fingerprint: String,
+    /// What became of each tensor that is not as in the original.
+    pub changes: BTreeMap<String, String>,
 }
 
 /// One source tensor.
@@ -53,6 +72,9 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// BLAKE3 of the source's data.
     pub source_blake3: String,
+    /// What the transform did to it; absent where it is as in the original.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transformed: Option<String>,
     /// What became of it.
     #[serde(flatten)]
     pub status: Status,

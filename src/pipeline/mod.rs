@@ -26,6 +26,7 @@ pub use decompress::{
     ADAPTER_FOLDER, AdapterMode, DecompressOptions, DecompressReport, OutputDtype, decompress,
 };
 pub use error_sums::ErrorSums;
+pub use manifest::Transformation;
 #[cfg(feature = "model")]
 pub(crate) use panels::{Panel, panels};
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};

@@ -11,6 +11,7 @@ use crate::codec::{Codec, Part};
 use crate::error::{Error, Result};
 use crate::recipe::{Action, Recipe};
 
+use super::manifest::Transformation;
 use super::memory;
 
 /// What becomes of one tensor.
@@ -69,6 +70,8 @@ pub struct Plan {
     pub totals: Totals,
     /// Resident memory the run should stay under, in bytes.
     pub peak_memory: u64,
+    /// What the checkpoint went through before; it is the transformed one that is planned.
+    pub transformation: Option<Transformation>,
 }
 
 /// Sums over a plan or a manifest.
@@ -141,7 +144,15 @@ impl Plan {
             return Err(Error::Recipe { origin: recipe.name, message });
         }
         let peak_memory = memory::peak_bytes(checkpoint, &tensors, threads);
-        Ok(Self { recipe, tensors, layout, totals, peak_memory })
+        Ok(Self { recipe, tensors, layout, totals, peak_memory, transformation: None })
+    }
+
+    /// The plan of a checkpoint that a transform made of another.
+    #[must_use]
+    pub fn of_transformed(mut self, transformation: Transformation) -> Self {
+        self.totals.source_bytes = transformation.source_bytes;
+        self.transformation = Some(transformation);
+        self
     }
 
     /// Bytes that the run needs on the disk of the output.

@@ -6,7 +6,7 @@ use blake3::{Hash, Hasher};
 
 use super::adapters::module_of;
 use super::error_sums::ErrorSums;
-use super::manifest::{AdapterEntry, Entry, Status, StoredPart};
+use super::manifest::{AdapterEntry, Entry, Status, StoredPart, Transformation};
 use super::plan::{Fate, Plan, bits_per_weight};
 use super::progress::Progress;
 use crate::checkpoint::dtype::dtype_name;
@@ -171,6 +171,7 @@ pub(super) fn entries(
     checkpoint: &Checkpoint,
     hashes: &[Hash],
     statuses: Vec<Status>,
+    transformation: Option<&Transformation>,
 ) -> Vec<Entry> {
     checkpoint
         .tensors()
@@ -183,6 +184,7 @@ pub(super) fn entries(
             dtype: dtype_name(tensor.dtype),
             shape: tensor.shape.clone(),
             source_blake3: hash.to_hex().to_string(),
+            transformed: transformation.and_then(|t| t.changes.get(&tensor.name).cloned()),
             status,
         })
         .collect()

@@ -18,11 +18,14 @@
 //! group = 64
 //! ```
 //!
+//! A table `[transform]` ([`Transform`]) names changes of the weights that come before the rules.
+//!
 //! A rule that decides for no tensor is an error unless it says `optional = true`: it is nearly
 //! always a misspelt name. A tensor that no rule matches is kept, and the manifest says so.
 
 mod preset;
 mod rule;
+mod transform;
 
 use std::path::Path;
 #[cfg(feature = "model")]
@@ -37,6 +40,7 @@ use crate::error::{Error, IoContext, Result};
 
 pub use preset::Preset;
 pub use rule::{Action, Rule};
+pub use transform::{Pair, RotationKind, Scaling, Sort, Transform};
 
 /// Largest recipe file read.
 const MAX_RECIPE_LEN: u64 = 1 << 20;
@@ -46,6 +50,9 @@ const MAX_RECIPE_LEN: u64 = 1 << 20;
 pub struct Recipe {
     /// Name for reports.
     pub name: String,
+    /// What the checkpoint goes through first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Transform>,
     /// The rules; the first match decides.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -84,12 +91,19 @@ impl Recipe {
             Some(toml::Value::Table(train)) => Some(train),
             Some(_) => return Err(refuse("train must be a table".into())),
         };
+        let transform = match table.remove("transform") {
+            None => None,
+            Some(toml::Value::Table(table)) => Some(
+                Transform::parse(table).map_err(|e| refuse(format!("transform: {}", e.trim())))?,
+            ),
+            Some(_) => return Err(refuse("transform must be a table".into())),
+        };
         let Some(toml::Value::Array(rules)) = table.remove("rule") else {
             return Err(refuse("has no [[rule]]".into()));
         };
         if let Some(key) = table.keys().next() {
             return Err(refuse(format!(
-                "unknown key {key:?}; known are name, [train] and [[rule]]"
+                "unknown key {key:?}; known are name, [transform], [train] and [[rule]]"
             )));
         }
         let rules = rules
@@ -102,7 +116,7 @@ impl Recipe {
                 _ => Err(refuse(format!("rule {}: not a table", i + 1))),
             })
             .collect::<Result<_>>()?;
-        let recipe = Self { name, rules, train, origin: origin.to_owned() };
+        let recipe = Self { name, transform, train, rules, origin: origin.to_owned() };
         #[cfg(feature = "model")]
         recipe.train_options(&crate::train::TrainOptions::default())?;
         Ok(recipe)
@@ -149,6 +163,19 @@ impl Recipe {
     pub fn put_first(&mut self, name: &str, codec: &Arc<dyn Codec>, rank: usize) {
         self.rules.iter_mut().for_each(|rule| rule.optional = true);
         self.rules.insert(0, Rule::exact(name, codec, rank));
+    }
+
+    /// Refuses a recipe with `[transform]`, for a `command` that works on the model as it is.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    #[cfg(feature = "model")]
+    pub fn refuse_transform(&self, command: &str) -> Result<()> {
+        if self.transform.is_none() {
+            return Ok(());
+        }
+        let message = format!("has [transform], which {command} does not take yet");
+        Err(Error::Recipe { origin: self.origin.clone(), message })
     }
 
     /// The settings of training: those of `[train]`, and `defaults` for what it does not name.
@@ -260,6 +287,28 @@ mod tests {
         assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'keep'\ngroup = 4").contains("group"));
         assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nrank = -1").contains("rank"));
         assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nwhy = 'x'").contains("why"));
+    }
+
+    #[test]
+    fn transforms_are_read_and_written() {
+        let rule = "[[rule]]\nrole = 'linear'\ncodec = 'grid2'";
+        let text = "[transform]\nrotation = 'hadamard'\nsort = ['channels']\n\
+                    [transform.scaling]\nweights = 0.5\n";
+        let recipe = Recipe::parse(&format!("{text}{rule}"), "test").unwrap();
+        let transform = recipe.transform.as_ref().unwrap();
+        assert_eq!(transform.rotation, Some(RotationKind::Hadamard));
+        assert_eq!(transform.scaling.as_ref().unwrap().pairs.len(), 3);
+        assert!(!transform.needs_calibration());
+        let again = Recipe::parse(&recipe.to_toml(), "test").unwrap();
+        assert_eq!(again.transform, recipe.transform);
+        let refused = |table: &str| message(&format!("[transform]\n{table}\n{rule}"));
+        assert!(refused("rotatoin = 'hadamard'").contains("rotatoin"));
+        assert!(refused("rotation = 'hadamrd'").contains("hadamrd"));
+        assert!(refused("").contains("names no transform"));
+        assert!(refused("untie_head = true").contains("untie_head"));
+        assert!(refused("scaling = { weights = 2 }").contains("scaling.weights"));
+        assert!(refused("scaling = { pairs = ['norms'] }").contains("does nothing"));
+        assert!(refused("scaling = { weights = 1, pears = [] }").contains("pears"));
     }
 
     #[test]

@@ -147,7 +147,11 @@ fn read_original(original: &Checkpoint, candidate: &Candidate<'_>) -> Result<Str
     };
     let hash = hash_tensor(original, tensor, |_, _| Ok(()))?;
     if tensor.shape != entry.shape || *hash.to_hex() != *entry.source_blake3 {
-        let message = "is not what was compressed: its shape or its hash is another";
+        let message = if entry.transformed.is_some() {
+            "was transformed before it was compressed, so that the two cannot be shown together"
+        } else {
+            "is not what was compressed: its shape or its hash is another"
+        };
         return Err(Error::tensor(original.file_of(tensor), &entry.name, message));
     }
     let Window { rows, cols, .. } = candidate.window;
