@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::sensitivity::Sensitivity;
 use crate::checkpoint::Checkpoint;
@@ -75,7 +75,8 @@ pub(super) fn measure(
     };
     let mut shares = None;
     let mut candidates = Vec::new();
-    for codec in relatives(&**codec) {
+    let rule = plan.recipe.rule(&tensor.name, tensor.role);
+    for codec in relatives(&**codec, rule.map_or(&[], |rule| &rule.budget)) {
         let codec = codec.map_err(|e| fault(&e))?;
         let (error, decoded) = output_error(&weights, &codec, &seen.hessian, &seen.factor, options)
             .map_err(|e| fault(&e))?;
@@ -97,27 +98,66 @@ pub(super) fn measure(
     Ok(candidates)
 }
 
-/// Codecs of the kind of `codec`, larger and smaller, its other parameters kept. A codec without
-/// relatives stands alone.
-fn relatives(codec: &dyn Codec) -> Vec<std::result::Result<Arc<dyn Codec>, String>> {
+/// Codecs of each of `kinds`, larger and smaller. Those of the kind of `codec` keep its other
+/// parameters, the others have their defaults. Without kinds they are `codec`'s own and, for the
+/// 2-bit grid, those of 4-bit groups.
+fn relatives(
+    codec: &dyn Codec,
+    kinds: &[&str],
+) -> Vec<std::result::Result<Arc<dyn Codec>, String>> {
+    match (kinds, codec.name()) {
+        ([], "grid2") => family(codec, "grid2").chain(family(codec, "int4")).collect(),
+        ([], name) => family(codec, name).collect(),
+        (kinds, _) => kinds.iter().flat_map(|kind| family(codec, kind)).collect(),
+    }
+}
+
+/// The codecs of one kind; one without sizes to choose from stands alone.
+fn family(
+    codec: &dyn Codec,
+    kind: &str,
+) -> std::vec::IntoIter<std::result::Result<Arc<dyn Codec>, String>> {
     let with = |name: &str, key: &str, value: Value, mut params: Params| {
         params.insert(key.to_owned(), value);
         params.retain(|_, value| !value.is_null());
         codec::build(name, params)
     };
-    let params = codec.params();
-    let int4 = || INT4_GROUPS.iter().map(|&g| with("int4", "group", json!(g), Map::new()));
-    match codec.name() {
-        "astc" => FOOTPRINTS
-            .iter()
-            .map(|footprint| with("astc", "footprint", json!(footprint), params.clone()))
-            .collect(),
-        "grid2" => GRID_GROUPS
-            .iter()
-            .map(|group| with("grid2", "group", json!(group), params.clone()))
-            .chain(int4())
-            .collect(),
-        "int4" => int4().collect(),
+    let params = if codec.name() == kind { codec.params() } else { Params::new() };
+    let each = |key: &'static str, values: Vec<Value>| -> Vec<_> {
+        values.into_iter().map(|value| with(kind, key, value, params.clone())).collect()
+    };
+    let found = match kind {
+        "astc" => each("footprint", FOOTPRINTS.map(|footprint| json!(footprint)).into()),
+        "grid2" => each("group", GRID_GROUPS.map(|group| json!(group)).into()),
+        "int4" => each("group", INT4_GROUPS.map(|group| json!(group)).into()),
         name => vec![codec::build(name, params)],
+    };
+    found.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_mix_where_the_recipe_asks_for_it() {
+        let build =
+            |name, params: Value| codec::build(name, params.as_object().unwrap().clone()).unwrap();
+        let kinds = |codec: &dyn Codec, kinds: &[&str]| -> Vec<String> {
+            let describe = |codec: Arc<dyn Codec>| {
+                Candidate { codec, rank: 0, bytes: 0, error: 0.0 }.describe()
+            };
+            relatives(codec, kinds).into_iter().map(|codec| describe(codec.unwrap())).collect()
+        };
+        let astc = build("astc", json!({ "footprint": "6x6", "effort": "fast" }));
+        assert_eq!(kinds(&*astc, &[]).len(), FOOTPRINTS.len());
+        let mixed = kinds(&*astc, &["int4", "astc", "bc4"]);
+        assert_eq!(mixed[..3], ["int4 group 128", "int4 group 64", "int4 group 32"]);
+        assert_eq!((mixed[3].as_str(), mixed.len()), ("astc 8x8", 3 + FOOTPRINTS.len() + 1));
+        let own = relatives(&*astc, &["astc"]).remove(0).unwrap();
+        assert_eq!(own.params()["effort"], "fast");
+        let grid = build("grid2", json!({}));
+        assert_eq!(kinds(&*grid, &["grid2"]).len(), GRID_GROUPS.len());
+        assert_eq!(kinds(&*grid, &[]).len(), GRID_GROUPS.len() + INT4_GROUPS.len());
     }
 }

@@ -200,6 +200,12 @@ impl Recipe {
         Ok(options)
     }
 
+    /// The rule that decides for tensor `name` of role `role`.
+    #[must_use]
+    pub fn rule(&self, name: &str, role: Role) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.matches(name, role))
+    }
+
     /// The rule that decides for each of `tensors` (name and role), in their order.
     ///
     /// # Errors
@@ -287,6 +293,11 @@ mod tests {
         assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'keep'\ngroup = 4").contains("group"));
         assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nrank = -1").contains("rank"));
         assert!(message("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nwhy = 'x'").contains("why"));
+        let budget = |list: &str| {
+            message(&format!("[[rule]]\nrole = 'linear'\ncodec = 'grid2'\nbudget = {list}"))
+        };
+        assert!(budget("['gird2']").contains("gird2"));
+        assert!(budget("'grid2'").contains("budget"));
     }
 
     #[test]

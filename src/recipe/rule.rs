@@ -22,6 +22,8 @@ pub struct Rule {
     roles: Vec<Role>,
     /// May decide for no tensor at all.
     pub optional: bool,
+    /// Kinds of codecs that a budget may choose among; empty for relatives of the rule's own.
+    pub budget: Vec<&'static str>,
     /// What becomes of the tensors.
     pub action: Action,
 }
@@ -80,14 +82,24 @@ impl Rule {
         let Some(toml::Value::String(codec)) = table.remove("codec") else {
             return Err("needs codec = \"NAME\"".into());
         };
-        let action = if codec == KEEP { parse_keep(table)? } else { parse_code(&codec, table)? };
-        Ok(Self { pattern, roles, optional, action })
+        if codec == KEEP {
+            return Ok(Self {
+                pattern,
+                roles,
+                optional,
+                budget: vec![],
+                action: parse_keep(table)?,
+            });
+        }
+        let budget = parse_budget(table.remove("budget"))?;
+        Ok(Self { pattern, roles, optional, budget, action: parse_code(&codec, table)? })
     }
 
     /// `--ignore REGEX`: keep what matches.
     pub(super) fn ignore(pattern: &str) -> Result<Self, String> {
         let action = Action::Keep { why: format!("--ignore {pattern}") };
-        Ok(Self { pattern: Some(compile(pattern)?), roles: Vec::new(), optional: false, action })
+        let pattern = Some(compile(pattern)?);
+        Ok(Self { pattern, roles: Vec::new(), optional: false, budget: Vec::new(), action })
     }
 
     /// `--tensor-type REGEX=CODEC`: code what matches with the codec's defaults. The codec may
@@ -117,7 +129,8 @@ impl Rule {
         let pattern = Regex::new(&format!("^{}$", regex::escape(name)))
             .expect("invariant: an escaped name is a regular expression");
         let action = Action::Code { codec: Arc::clone(codec), rank };
-        Self { pattern: Some(pattern), roles: Vec::new(), optional: false, action }
+        let (roles, budget) = (Vec::new(), Vec::new());
+        Self { pattern: Some(pattern), roles, optional: false, budget, action }
     }
 
     /// Whether the rule is about tensor `name` of role `role`.
@@ -175,6 +188,19 @@ fn parse_keep(mut table: toml::Table) -> Result<Action, String> {
     }
 }
 
+fn parse_budget(value: Option<toml::Value>) -> Result<Vec<&'static str>, String> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let wanted: Vec<String> =
+        value.try_into().map_err(|e: toml::de::Error| format!("budget: {}", e.message()))?;
+    let known = |name: &String| {
+        codec::names().find(|known| known == name).ok_or_else(|| {
+            let names: Vec<&str> = codec::names().collect();
+            format!("budget: {name:?} is no codec; these are: {}", names.join(", "))
+        })
+    };
+    wanted.iter().map(known).collect()
+}
+
 fn parse_code(name: &str, mut table: toml::Table) -> Result<Action, String> {
     let rank = match table.remove("rank") {
         None => 0,
@@ -207,6 +233,9 @@ impl Serialize for Rule {
                 }
                 if *rank > 0 {
                     map.serialize_entry("rank", rank)?;
+                }
+                if !self.budget.is_empty() {
+                    map.serialize_entry("budget", &self.budget)?;
                 }
             }
         }
