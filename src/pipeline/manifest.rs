@@ -17,7 +17,8 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// Program and version, as manifests and exports name them.
 pub const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
 
-/// Version of the output format, major.minor. A reader refuses another major version.
+/// Version of the output format, major.minor. A reader refuses another major version and warns of
+/// a higher minor one, which may have keys that it does not know.
 pub const FORMAT_VERSION: &str = "1.1";
 
 /// Largest manifest read.
@@ -136,6 +137,12 @@ pub struct AdapterEntry {
     pub blake3: String,
 }
 
+/// Whether `version`, major.minor, has a higher minor number than `known`.
+fn newer_minor(version: &str, known: &str) -> bool {
+    let minor = |version: &str| version.split('.').nth(1).and_then(|n| n.parse::<u64>().ok());
+    minor(version) > minor(known)
+}
+
 /// Whether two versions, major.minor, have the same major number.
 pub(crate) fn same_major(a: &str, b: &str) -> bool {
     a.split('.').next() == b.split('.').next()
@@ -181,6 +188,13 @@ impl Manifest {
                 format!("format version {version}; this program reads {FORMAT_VERSION}"),
             ));
         }
+        if newer_minor(version, FORMAT_VERSION) {
+            tracing::warn!(
+                "{}: format version {version} is newer than {FORMAT_VERSION}: keys that this \
+                 program does not know are ignored",
+                path.display()
+            );
+        }
         serde_json::from_value(json)
             .map_err(|e| Error::checkpoint(&path, format!("not a valid manifest: {e}")))
     }
@@ -201,5 +215,6 @@ mod tests {
         assert!(refused("{}").contains("format version none"));
         assert!(refused("{\"format_version\": \"1.7\"}").contains("not a valid manifest"));
         assert!(refused("[").contains("not valid JSON"));
+        assert!(newer_minor("1.10", "1.9") && !newer_minor("1.9", "1.9") && !newer_minor("1", "1.0"));
     }
 }
