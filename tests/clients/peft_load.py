@@ -5,7 +5,8 @@ python peft_load.py BASE ADAPTER [--text FILE] [--windows N] [--ctx N] [--genera
 
 BASE is the decompressed folder with its adapter kept apart, ADAPTER the folder that holds
 adapter_config.json and adapter_model.safetensors. The reference computes with W + s B A folded
-in float32 from the files alone.
+in float32 from the files alone. peft must find every key and no other, no B may be zero, and the
+logits must be the same once peft has merged the adapter.
 """
 
 import json
@@ -66,16 +67,34 @@ class FoldedWeights(Weights):
         return weight + self.adapter.scale(name, len(a)) * (b @ a)
 
 
+def load_adapter(model, folder, expected):
+    """The model with the adapter; refuses keys that are missing or left over, and B of zeros."""
+    model = peft.PeftModel.from_pretrained(model, str(folder))
+    loaded = model.load_adapter(str(folder), "again")
+    missing = [key for key in loaded.missing_keys if "lora_" in key]
+    if missing or loaded.unexpected_keys:
+        sys.exit(f"error: {folder}: missing {missing}, unexpected {loaded.unexpected_keys}")
+    model.delete_adapter("again")
+    factors = {name: p for name, p in model.named_parameters() if ".lora_B." in name}
+    zero = [name for name, p in factors.items() if not p.any()]
+    if zero or len(factors) != expected:
+        sys.exit(f"error: {folder}: {len(factors)} of {expected} adapters, B of {zero} is zero")
+    return model.eval()
+
+
 def main():
     parser = compare.parser(__doc__.splitlines()[0])
     parser.add_argument("adapter", type=Path, help="folder with adapter_config.json")
     args = parser.parse_args()
     model, tokenizer = load_model(args.folder)
-    model = peft.PeftModel.from_pretrained(model, str(args.adapter)).eval()
+    adapter = Adapter(args.adapter)
+    model = load_adapter(model, args.adapter, len(adapter.factors))
     reference = compare.Llama(args.folder)
-    reference.weights = FoldedWeights(args.folder, Adapter(args.adapter))
+    reference.weights = FoldedWeights(args.folder, adapter)
     name = f"peft {peft.__version__}, torch {torch.__version__}"
-    return compare.check(client_of(name, model, tokenizer), args, reference)
+    apart = compare.check(client_of(name, model, tokenizer), args, reference)
+    merged = model.merge_and_unload()
+    return apart or compare.check(client_of(f"{name}, merged", merged, tokenizer), args, reference)
 
 
 if __name__ == "__main__":
