@@ -41,8 +41,9 @@ pub(super) fn run(args: &PackArgs, common: &Common) -> Result<(), Failure> {
     }
     let scales = args.scales.as_deref().map(Latent::read).transpose()?;
     let threads = rayon::current_num_threads();
-    let plan =
-        Plan::new(&latent, args.recipe.recipe(false)?, args.recipe.edits.max_shard_size, threads)?;
+    let recipe = args.recipe.recipe(false)?;
+    recipe.refuse_transform("pack")?;
+    let plan = Plan::new(&latent, recipe, args.recipe.edits.max_shard_size, threads)?;
     let display = Display::new(common);
     let run = pack(&latent, &plan, scales.as_ref(), &args.output, common.seed, &display)?;
     drop(display);

@@ -215,6 +215,8 @@ mod tests {
         assert!(refused("{}").contains("format version none"));
         assert!(refused("{\"format_version\": \"1.7\"}").contains("not a valid manifest"));
         assert!(refused("[").contains("not valid JSON"));
-        assert!(newer_minor("1.10", "1.9") && !newer_minor("1.9", "1.9") && !newer_minor("1", "1.0"));
+        assert!(
+            newer_minor("1.10", "1.9") && !newer_minor("1.9", "1.9") && !newer_minor("1", "1.0")
+        );
     }
 }
