@@ -54,7 +54,7 @@ fn scores(workspace: &Workspace, folder: &str) -> (f64, f64) {
     let args = ["--against", "model", "--text", &text, "--ctx", "256", "--windows", "40", "--json"];
     let report = workspace.run("eval", folder, &args).ok().json();
     let figure = |pointer: &str| report.pointer(pointer).unwrap().as_f64().unwrap();
-    (figure("/scores/comparison/perplexity_ratio/mean"), figure("/scores/comparison/kld/mean"))
+    (figure("/scores/perplexity_ratio/mean"), figure("/scores/kld/mean"))
 }
 
 /// The fixture at 2 bits, trained from nothing: calibration, blocks, end to end.
@@ -62,18 +62,24 @@ fn scores(workspace: &Workspace, folder: &str) -> (f64, f64) {
 fn the_fixture_comes_within_a_tenth_of_its_perplexity_at_2_bits_in_3_minutes() {
     let workspace = Workspace::with_tiny_llama(1);
     let text = fixture("calib_cc0.txt");
+    // One scale a row: no bits but those of the codes to speak of.
+    let recipe = "[[rule]]\nrole = 'linear'\ncodec = 'grid2'\n\
+                  [[rule]]\nrole = ['embedding', 'head']\ncodec = 'int4'\n";
+    fs::write(workspace.path("recipe.toml"), recipe).unwrap();
+    let recipe = workspace.path("recipe.toml").display().to_string();
     let start = Instant::now();
-    let mut args = vec!["--text", &text, "-o", "out", "--json", "--preset", "on-device"];
-    args.extend(["--ctx", "256", "--batch", "8", "--steps", "180"]);
+    let mut args = vec!["--text", &text, "-o", "out", "--json", "--recipe", &recipe];
+    args.extend(["--ctx", "256", "--batch", "4", "--steps", "100", "--rate", "0.01"]);
+    args.extend(["--train", "scales=learnt", "--train", "block_epochs=0"]);
     let report = workspace.run("qat", "model", &args).ok().json();
     assert!(start.elapsed() < Duration::from_secs(180), "{:?}", start.elapsed());
     let (ratio, kld) = scores(&workspace, "out");
     let end = last(&report);
     println!("ratio {ratio}, KLD {kld}, {:?}, {report:#}", start.elapsed());
     assert!(ratio < 1.1, "{ratio}");
-    assert!(evaluation(&report, end, "kld") < 0.5 * evaluation(&report, 0, "kld"), "{report}");
+    assert!(evaluation(&report, end, "kld") < 0.8 * evaluation(&report, 0, "kld"), "{report}");
     let linear = report.pointer("/compressed/totals/linear_bits_per_weight").unwrap();
-    assert!(linear.as_f64().unwrap() < 2.3, "{linear}");
+    assert!(linear.as_f64().unwrap() < 2.12, "{linear}");
     workspace.run("verify", "out", &["--against", "model"]).ok();
     for file in ["train.jsonl", "training.svg"] {
         assert!(workspace.path("out").join(file).exists(), "{file}");
@@ -91,7 +97,8 @@ fn exported_codes_and_scales_are_those_of_the_last_forward_pass() {
     for scales in ["ema", "lsq", "learnt", "fixed", "report"] {
         let setting = format!("scales={scales}");
         let mut args = arguments(&text, "first");
-        args.extend(["--start", "start", "--steps", "6", "--train", &setting, "--overwrite"]);
+        args.extend(["--start", "start", "--steps", "6", "--rate", "0.05", "--overwrite"]);
+        args.extend(["--train", &setting]);
         let first = workspace.run("qat", "model", &args).ok().json();
         let mut args = arguments(&text, "second");
         args.extend(["--start", "first", "--steps", "1", "--overwrite"]);
@@ -240,9 +247,10 @@ fn what_cannot_be_trained_is_said_before_any_work() {
     with(&["--train", "stpes=3"]).fails(2, &["stpes"]);
     with(&["--train", "rate"]).fails(2, &["KEY=VALUE"]);
     with(&["--train", "scales=lqs"]).fails(2, &["lqs", "learnt"]);
-    with(&["--rate", "-1"]).fails(2, &["rate"]);
+    with(&["--rate=-1"]).fails(2, &["rate"]);
     with(&["--resume"]).fails(2, &["no run stopped here"]);
-    with(&["--ctx", "2000000"]).fails(3, &["shorter than one window"]);
+    let long = ["--text", &text, "-o", "out", "--ctx", "2000000"];
+    workspace.run("qat", "model", &long).fails(3, &["shorter than one window"]);
     fs::write(workspace.path("short"), "Too short.").unwrap();
     let short = workspace.path("short").display().to_string();
     with(&["--text", &short]).fails(3, &["short", "window"]);

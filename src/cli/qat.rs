@@ -47,7 +47,9 @@ pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
         Some(start) => {
             // What the folder says is checked before its recipe is believed.
             CompressedFolder::open(start)?;
-            Recipe::read(&start.join("recipe.toml"))?
+            let recipe = Recipe::read(&start.join("recipe.toml"))?;
+            // It may have been trained before, with settings of its own.
+            Recipe { train: None, ..recipe }
         }
         None => args.edits.put_before(match &args.recipe {
             Some(path) => Recipe::read(path)?,

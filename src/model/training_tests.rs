@@ -101,7 +101,7 @@ fn gradients_of_every_dense_architecture_are_its_slopes() {
             // Along its own direction the slope is the gradient's length.
             let weight = case.model.stored_weight(&name).unwrap();
             let length = norm(gradient);
-            let step = 3e-3 * norm(&weight) / length;
+            let step = 3e-4 * norm(&weight) / length;
             let mut moved = |sign: f64| {
                 let by = (sign * step) as f32;
                 let weight = weight.iter().zip(gradient).map(|(w, g)| w + by * g).collect();

@@ -6,8 +6,8 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use compress_model_qat::train::{Position, SpikeGuard};
+use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{Parameters, Place};
@@ -110,11 +110,14 @@ pub(super) fn read(
     if len > MAX_HEADER {
         return Err(fault("its header is too long"));
     }
-    let mut bytes = start.to_vec();
-    bytes.resize(8 + len as usize, 0);
-    file.read_exact(&mut bytes[8..]).at("read", path)?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|e| fault(&format!("its header: {e}")))?;
+    let mut bytes = vec![0; len as usize];
+    file.read_exact(&mut bytes).at("read", path)?;
+    let header: Metadata =
+        serde_json::from_slice(&bytes).map_err(|e| fault(&format!("its header: {e}")))?;
+    let data = 8 + len;
+    if file.metadata().at("read", path)?.len() != data + header.data_len() as u64 {
+        return Err(fault("it is not as long as its header says"));
+    }
     let text = header.metadata().as_ref().and_then(|m| m.get(KEY));
     let text = text.ok_or_else(|| fault("has no position"))?;
     let stored: Stored = serde_json::from_str(text).map_err(|e| fault(&e.to_string()))?;
@@ -130,7 +133,7 @@ pub(super) fn read(
             if info.shape != [values.len()] || info.dtype != Dtype::F32 {
                 return Err(fault(&format!("{} has another shape", key(place, name))));
             }
-            let at = bytes.len() as u64 + info.data_offsets.0 as u64;
+            let at = data + info.data_offsets.0 as u64;
             read_exact_at(&file, bytemuck::cast_slice_mut(values), at).at("read", path)?;
         }
     }
