@@ -60,7 +60,7 @@ function describe(block) {
   if (block.kind === "error") return `Illegal: ${block.reason}`;
   if (block.kind === "unsupported") return `Not luminance (${block.reason})`;
   const planes = block.dualPlane ? ", two planes" : "";
-  const range = block.hdr ? `, ${describeRange(block)}` : "";
+  const range = block.hdr ? `, ${describeRange(block)} range` : "";
   return `${count(block.partitions, "partition")}, ${block.levels} levels${range}${planes}`;
 }
 
@@ -68,10 +68,10 @@ function describeLevels({ steps }) {
   return steps === 7 ? "8 levels from end to end" : "6 levels from end to end, 0 and 1";
 }
 
-// The endpoint modes of HDR luminance.
+// The endpoint modes of HDR luminance: "large", "small" or "large and small".
 function describeRange({ formats }) {
   const names = [...new Set(formats)].sort().map((format) => (format === 2 ? "large" : "small"));
-  return `${names.join(" and ")} range`;
+  return names.join(" and ");
 }
 
 function fillBlock(host, tensor, index, layer) {
@@ -85,14 +85,14 @@ function fillBlock(host, tensor, index, layer) {
       ["Weight levels", String(block.levels)],
       ["Endpoint levels", String(block.endpointLevels)],
     );
-    if (block.hdr) rows.push(["Endpoints", describeRange(block)]);
+    if (block.hdr) rows.push(["Range", describeRange(block)]);
   } else if (block.kind === "levels") {
     rows.push(["Ends", `${block.e0}, ${block.e1}`], ["Steps", String(block.steps)],
       ["Codes 6 and 7", block.steps === 7 ? "levels" : "0 and 1"]);
   } else {
     rows.push(["Kind", describe(block)]);
   }
-  if (tensor.codec === HDR) rows.push(["Offset", showWeight(tensor.side[index], tensor)]);
+  if (tensor.codec === HDR) rows.push(["Offset", tensor.side[index].toPrecision(4).replace("-", "−")]);
   if (tensor.original) {
     rows.push(["SQNR", showDecibels(decibels(errorSums(tensor, index, { signal: 0, noise: 0 })))]);
   }
@@ -150,10 +150,6 @@ function drawCodes(context, codes, scale, [width, height], shades) {
       context.fillText(String(codes[4 * y + x]), (x + 0.5) * scale, (y + 0.5) * scale);
     }
   }
-}
-
-function showWeight(weight, { limit }) {
-  return signed(weight, Math.max(0, 3 - Math.floor(Math.log10(limit))));
 }
 
 // A grey ramp with a mark at each place 0..1.
