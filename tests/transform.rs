@@ -87,6 +87,64 @@ fn a_transformed_model_is_the_same_model() {
     assert_eq!(workspace.names(), expected, "nothing is left beside the outputs");
 }
 
+/// A tokenizer of 67 words for the architectures, which have none.
+fn word_tokenizer() -> Value {
+    let vocabulary: serde_json::Map<String, Value> =
+        (0..67).map(|id| (format!("w{id}"), id.into())).collect();
+    serde_json::json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "post_processor": null,
+        "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
+    })
+}
+
+/// One tensor is coded, nearly without error (two weights a group), and everything else of every
+/// family goes through all transforms that are legal on it. The divergence is then that of fp16
+/// scales: at most 1.3e-7 with any transform or none when this was written.
+#[test]
+fn every_family_keeps_its_function() {
+    let rule = "[[rule]]\nmatch = 'layers\\.1\\.self_attn\\.k_proj\\.weight'\n\
+                codec = 'int4'\ngroup = 2\n";
+    let words: Vec<String> = (0..24 * 8).map(|i| format!("w{}", (i * i + 5 * i) % 67)).collect();
+    let mut seen = 0;
+    for entry in fs::read_dir(fixture("architectures")).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.is_dir() {
+            continue;
+        }
+        let workspace = Workspace::new();
+        fs::create_dir(workspace.path("model")).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            fs::copy(folder.join(file), workspace.path("model").join(file)).unwrap();
+        }
+        let tokenizer = word_tokenizer().to_string();
+        fs::write(workspace.path("model").join("tokenizer.json"), tokenizer).unwrap();
+        fs::write(workspace.path("words.txt"), words.join(" ")).unwrap();
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let scaling = "scaling = { weights = 0.5 }\n";
+        let rest = EVERYTHING.split_once('\n').unwrap().1;
+        let transform = if name.starts_with("gemma3") {
+            format!("{rest}{scaling}")
+        } else {
+            format!("{EVERYTHING}untie_head = true\n{scaling}")
+        };
+        compress(&workspace, "out", &transform, rule, &[]).ok();
+        let args = ["--against", "model", "--text", "words.txt", "--ctx", "24", "--json"];
+        let exact = ["--kv-cache", "f32"];
+        let report = workspace.run("eval", "out", &[&args[..], &exact].concat()).ok().json();
+        let found = report.pointer("/scores/kld/mean").unwrap().as_f64().unwrap();
+        assert!(found.abs() < 5e-7, "{name}: {found}");
+        seen += 1;
+    }
+    assert_eq!(seen, 12);
+}
+
 #[test]
 fn bytes_depend_on_the_seed_alone() {
     let workspace = Workspace::with_tiny_llama(1);
@@ -122,7 +180,7 @@ fn calibrations_are_for_the_original() {
     for (out, calibration) in [("text", &text_args(&text)[..]), ("statistics", &statistics)] {
         compress(&workspace, out, &scaling, GRID, calibration).ok();
         let found = divergence(&workspace, out);
-        assert!(found < 0.7 * plain, "{out}: {found} {plain}");
+        assert!(found < 0.8 * plain, "{out}: {found} {plain}");
         workspace.run("verify", out, &[]).ok();
         let refused = workspace.run("verify", out, &["--against", "model"]);
         refused.fails(2, &["calibration text", "eval --against"]);
