@@ -22,6 +22,7 @@ pub mod error;
 #[cfg(feature = "model")]
 pub mod eval;
 pub mod export;
+mod gguf;
 #[cfg(feature = "model")]
 pub mod model;
 pub mod pipeline;

@@ -67,7 +67,7 @@ pub(super) fn sensitivities(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<Vec<Sensitivity>> {
-    let model = Model::open(checkpoint.folder(), ModelOptions::default())?;
+    let model = Model::open(checkpoint.origin(), ModelOptions::default())?;
     let name = |planned: &PlannedTensor| checkpoint.tensors()[planned.source].name.as_str();
     let planned = plan.tensors.iter().enumerate();
     let wanted: HashMap<&str, usize> = planned

@@ -62,7 +62,7 @@ pub fn calibrate(
     progress: &dyn Progress,
 ) -> Result<CalibrateReport> {
     let start = Instant::now();
-    let model = Model::open(checkpoint.folder(), ModelOptions::default())?;
+    let model = Model::open(checkpoint.origin(), ModelOptions::default())?;
     let name = output.file_name().unwrap_or_default().to_string_lossy();
     let folder = output.with_file_name(format!(".{name}.partial"));
     let fresh = Description {

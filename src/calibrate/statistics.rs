@@ -128,7 +128,7 @@ impl Statistics {
         }
         let message = format!(
             "these are statistics of another checkpoint than {}: fingerprint {} against {found}",
-            checkpoint.folder().display(),
+            checkpoint.origin().display(),
             self.description.source_fingerprint,
         );
         Err(Error::checkpoint(&self.folder, message))

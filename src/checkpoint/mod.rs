@@ -1,4 +1,4 @@
-//! Hugging Face checkpoint folders: opened and checked here, read by byte range.
+//! Checkpoints: Hugging Face folders and GGUF files, opened and checked here, read by byte range.
 //!
 //! Opening checks everything that can be known without reading weights: headers, the shard index
 //! against its files, duplicates, sizes, symbolic links. After it, reading a tensor can only fail
@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod dtype;
+mod gguf;
 pub mod header;
 mod index;
 pub mod order;
@@ -20,6 +21,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
+use tempfile::TempDir;
 
 use crate::error::{Error, IoContext, Result};
 use config::ModelConfig;
@@ -52,6 +54,8 @@ pub struct Tensor {
     pub byte_len: u64,
     file: usize,
     offset: u64,
+    /// How the file has it, where that is not as a Hugging Face tensor.
+    stored: Option<gguf::Stored>,
 }
 
 impl Tensor {
@@ -85,7 +89,7 @@ struct WeightFile {
     file: File,
 }
 
-/// An open checkpoint folder.
+/// An open checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -94,18 +98,25 @@ pub struct Checkpoint {
     tensors: Vec<Tensor>,
     by_name: HashMap<String, usize>,
     warnings: Vec<String>,
+    /// Holds configuration and tokenizer of a GGUF file; removed with the checkpoint.
+    made_folder: Option<TempDir>,
 }
 
 impl Checkpoint {
-    /// Opens `folder` and checks its headers, its index and its names.
+    /// Opens `folder` and checks its headers, its index and its names. A GGUF file is opened too:
+    /// quantised tensors are decoded to f32 as they are read.
     ///
     /// # Errors
     /// [`Error::Header`], [`Error::Checkpoint`] or [`Error::Tensor`] name file and tensor;
     /// [`Error::Io`] if something cannot be read.
     pub fn open(folder: &Path) -> Result<Self> {
+        if crate::gguf::is_gguf(folder) {
+            return gguf::open(folder)?.sorted();
+        }
         if !folder.is_dir() {
             let message = if folder.is_file() {
-                "is a file; give the checkpoint folder that holds config.json and the weights"
+                "is a file; give the checkpoint folder that holds config.json and the weights, or a \
+                 GGUF file"
             } else {
                 "no such folder"
             };
@@ -120,14 +131,12 @@ impl Checkpoint {
             tensors: Vec::new(),
             by_name: HashMap::new(),
             warnings: Vec::new(),
+            made_folder: None,
         };
         for name in &names {
             checkpoint.add_file(name)?;
         }
-        checkpoint.tensors.sort_by(|a, b| order::natural(&a.name, &b.name));
-        checkpoint.check_names()?;
-        checkpoint.by_name =
-            checkpoint.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        let mut checkpoint = checkpoint.sorted()?;
         if let Some(weight_map) = weight_map {
             index::check_against_files(folder, &weight_map, &names, &checkpoint)?;
         }
@@ -138,6 +147,14 @@ impl Checkpoint {
             ));
         }
         Ok(checkpoint)
+    }
+
+    /// Puts the tensors in natural order, and checks their names.
+    fn sorted(mut self) -> Result<Self> {
+        self.tensors.sort_by(|a, b| order::natural(&a.name, &b.name));
+        self.check_names()?;
+        self.by_name = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        Ok(self)
     }
 
     fn add_file(&mut self, name: &str) -> Result<()> {
@@ -163,6 +180,7 @@ impl Checkpoint {
                 byte_len: entry.end - entry.start,
                 file: index,
                 offset: header.data_start + entry.start,
+                stored: None,
             });
         }
         self.files.push(WeightFile { path, file });
@@ -183,10 +201,19 @@ impl Checkpoint {
         }
     }
 
-    /// The folder as it was given.
+    /// The folder as it was given; of a GGUF file, one that holds its configuration and tokenizer.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What was opened: the folder, or the GGUF file.
+    #[must_use]
+    pub fn origin(&self) -> &Path {
+        match &self.made_folder {
+            Some(_) => &self.files[0].path,
+            None => &self.folder,
+        }
     }
 
     /// The model's configuration, if there is one.
@@ -237,8 +264,12 @@ impl Checkpoint {
             from + buffer.len() as u64 <= tensor.byte_len,
             "invariant: range inside the tensor"
         );
-        let file = &self.files[tensor.file];
-        read_exact_at(&file.file, buffer, tensor.offset + from).at("read", &file.path)
+        let WeightFile { path, file } = &self.files[tensor.file];
+        match &tensor.stored {
+            None => read_exact_at(file, buffer, tensor.offset + from),
+            Some(stored) => stored.read(file, tensor.offset, tensor.dtype, from, buffer),
+        }
+        .at("read", path)
     }
 
     /// Reads `out.len()` weights of a codable `tensor`, from weight `from` on, as f32.

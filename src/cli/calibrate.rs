@@ -42,7 +42,7 @@ impl WindowArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CalibrateArgs {
-    /// Checkpoint folder
+    /// Checkpoint folder, or GGUF file
     model: PathBuf,
     /// UTF-8 text to read (repeatable)
     #[arg(short = 'f', long, value_name = "FILE", required = true)]

@@ -25,7 +25,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct CompressArgs {
-    /// Checkpoint folder
+    /// Checkpoint folder, or GGUF file
     model: PathBuf,
     /// Output folder
     #[arg(short, long, value_name = "OUT")]
@@ -72,9 +72,6 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         let message = "has no config.json; compress takes whole model folders";
         return Err(Error::checkpoint(&args.model, message).into());
     }
-    for warning in original.warnings() {
-        tracing::warn!("{warning}");
-    }
     let threads = rayon::current_num_threads();
     let display = Display::new(common);
     #[cfg(feature = "model")]
@@ -108,6 +105,9 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         None => (wanted, None),
     };
     let plan = wanted;
+    for warning in plan.warnings(checkpoint) {
+        tracing::warn!("{warning}");
+    }
     #[cfg(feature = "model")]
     let solver = solver(checkpoint, calibration, transformed.as_ref());
     #[cfg(feature = "model")]

@@ -16,7 +16,7 @@ use crate::checkpoint::role::Role;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Checkpoint folder
+    /// Checkpoint folder, or GGUF file
     model: PathBuf,
 }
 
@@ -83,7 +83,7 @@ fn inspect(checkpoint: &Checkpoint) -> Inspection {
     }
     let config = checkpoint.config();
     Inspection {
-        folder: checkpoint.folder().to_path_buf(),
+        folder: checkpoint.origin().to_path_buf(),
         model_type: config.map(|config| config.model_type().to_owned()),
         tied_embeddings: config.is_some_and(ModelConfig::ties_embeddings),
         quantised_by: config.and_then(ModelConfig::quantised_by),

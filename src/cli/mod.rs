@@ -116,7 +116,7 @@ enum Command {
     /// List the GPUs of this machine and how each decodes which texture codec
     #[cfg(feature = "gpu")]
     GpuInfo(gpu_info::GpuInfoArgs),
-    /// Write textures as files that other engines load
+    /// Write the model, its textures or its adapters for other programs
     Export(export::ExportArgs),
     /// Write a web page that shows texture-coded weights and their blocks
     View(view::ViewArgs),

@@ -21,7 +21,7 @@ use crate::transform::Transformed;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
-    /// Checkpoint folder
+    /// Checkpoint folder, or GGUF file
     model: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -95,14 +95,14 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
 
 fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
     PlanReport {
-        folder: checkpoint.folder().to_path_buf(),
+        folder: checkpoint.origin().to_path_buf(),
         recipe: plan.recipe.name.clone(),
         tensors: plan.tensors.iter().map(|planned| line(checkpoint, plan, planned)).collect(),
         totals: plan.totals,
         files: plan.layout.file_names().map(str::to_owned).collect(),
         disk_bytes: plan.disk_bytes(),
         peak_memory: plan.peak_memory,
-        warnings: checkpoint.warnings().to_vec(),
+        warnings: plan.warnings(checkpoint),
     }
 }
 

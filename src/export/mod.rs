@@ -1,13 +1,22 @@
-//! Export of textures for other engines: a KTX2 or `.astc` file a tensor, and an index.
+//! Export for other programs: textures, and whole models.
 //!
-//! A file holds the blocks as the compressed folder has them, cut into layers where the matrix is
+//! [`export`] writes a KTX2 or `.astc` file a tensor, and an index; [`export_mlx`] a folder for
+//! mlx-lm and [`export_gguf`] a file for llama.cpp, as `docs/interop.md` describes.
+//!
+//! A texture file holds the blocks as the compressed folder has them, cut into layers where the matrix is
 //! larger than a texture may be (`tiling`). `docs/gpu.md` describes the files and how to sample
 //! them.
 
+mod adapters;
 mod astc_file;
+mod gguf;
 mod index;
 mod ktx2;
+mod mlx;
 mod npy;
+mod precision;
+mod rows;
+mod single_file;
 mod texture;
 mod tiling;
 
@@ -22,7 +31,13 @@ use rayon::prelude::*;
 use regex::Regex;
 use serde::Serialize;
 
+pub use self::adapters::{
+    AdapterReport, export_gguf_adapters, export_mlx_adapters, is_mlx_adapter,
+};
+pub use self::gguf::{GgufDtype, GgufOptions, GgufReport, export_gguf};
 pub use self::index::{EXPORT_VERSION, Exported, INDEX_FILE, Index, LeftOut, is_export};
+pub use self::mlx::{MlxOptions, MlxReport, export_mlx};
+pub use self::precision::Precision;
 use self::texture::Texture;
 pub use self::tiling::Tiling;
 use self::tiling::{Run, Source};

@@ -69,7 +69,7 @@ impl Weights {
     /// The folder.
     pub(super) fn folder(&self) -> &Path {
         match &self.source {
-            Source::Original(checkpoint) => checkpoint.folder(),
+            Source::Original(checkpoint) => checkpoint.origin(),
             Source::Compressed { folder, .. } => folder.stored.folder(),
         }
     }

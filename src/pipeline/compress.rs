@@ -147,7 +147,7 @@ pub fn compress(
         code_seconds: start.elapsed().as_secs_f64(),
         solved,
         planned_peak_memory: plan.peak_memory + solver.map_or(0, |solver| solver.peak_memory(plan)),
-        warnings: checkpoint.warnings().to_vec(),
+        warnings: plan.warnings(checkpoint),
     })
 }
 

@@ -37,6 +37,18 @@ pub enum OutputDtype {
     F32,
 }
 
+impl OutputDtype {
+    /// The type in which weights of type `source` are written.
+    pub(crate) fn of(self, source: Dtype) -> Dtype {
+        match self {
+            Self::Source => source,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+            Self::F32 => Dtype::F32,
+        }
+    }
+}
+
 /// What becomes of the adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AdapterMode {
@@ -128,7 +140,7 @@ impl<'a> Run<'a> {
             .iter()
             .map(|entry| {
                 let source = parse_dtype(&entry.dtype)?;
-                let dtype = if is_codable(source) { wanted(source, options.dtype) } else { source };
+                let dtype = if is_codable(source) { options.dtype.of(source) } else { source };
                 (!matches!(entry.status, Status::Tied { .. })).then(|| OutputTensor {
                     name: entry.name.clone(),
                     dtype,
@@ -229,14 +241,5 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
-    }
-}
-
-fn wanted(source: Dtype, dtype: OutputDtype) -> Dtype {
-    match dtype {
-        OutputDtype::Source => source,
-        OutputDtype::F16 => Dtype::F16,
-        OutputDtype::Bf16 => Dtype::BF16,
-        OutputDtype::F32 => Dtype::F32,
     }
 }

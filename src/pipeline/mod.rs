@@ -22,12 +22,12 @@ mod waves;
 pub use card::QUANT_METHOD;
 pub use compress::{CompressReport, WorstTensor, compress};
 pub use compressed::CompressedFolder;
+pub(crate) use compressed::DecodedPanel;
 pub use decompress::{
     ADAPTER_FOLDER, AdapterMode, DecompressOptions, DecompressReport, OutputDtype, decompress,
 };
 pub use error_sums::ErrorSums;
 pub use manifest::Transformation;
-#[cfg(feature = "model")]
 pub(crate) use panels::{Panel, panels};
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};

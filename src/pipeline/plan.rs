@@ -97,7 +97,32 @@ pub struct Totals {
     pub tied: usize,
 }
 
+/// The largest rank that vLLM loads unless it is started with another `--max-lora-rank`.
+const COMMON_RANK_LIMIT: usize = 16;
+
 impl Plan {
+    /// What a user should know before running the plan: oddities of `checkpoint`, and adapters that
+    /// a common runtime refuses.
+    #[must_use]
+    pub fn warnings(&self, checkpoint: &Checkpoint) -> Vec<String> {
+        let mut warnings = checkpoint.warnings().to_vec();
+        let ranks = self.tensors.iter().filter_map(|tensor| match &tensor.fate {
+            Fate::Coded { rank, .. } => Some(*rank),
+            _ => None,
+        });
+        let (largest, above) = ranks.fold((0, 0), |(largest, above), rank| {
+            (rank.max(largest), above + usize::from(rank > COMMON_RANK_LIMIT))
+        });
+        if above > 0 {
+            warnings.push(format!(
+                "{above} adapters have ranks above {COMMON_RANK_LIMIT}, up to {largest}: vLLM loads \
+                 them only with --max-lora-rank {}",
+                largest.next_power_of_two()
+            ));
+        }
+        warnings
+    }
+
     /// Plans `checkpoint` by `recipe`; `threads` and `max_shard_bytes` shape memory and files.
     ///
     /// # Errors
@@ -111,7 +136,7 @@ impl Plan {
     ) -> Result<Self> {
         if let Some(method) = checkpoint.config().and_then(ModelConfig::quantised_by) {
             return Err(Error::checkpoint(
-                checkpoint.folder(),
+                checkpoint.origin(),
                 format!("is already quantised, by {method}; start from the original weights"),
             ));
         }

@@ -54,7 +54,7 @@ impl Solver for Sequential<'_> {
         progress: &dyn Progress,
     ) -> Result<SolveReport> {
         let start = Instant::now();
-        let model = Model::open(self.checkpoint.folder(), ModelOptions::default())?;
+        let model = Model::open(self.checkpoint.origin(), ModelOptions::default())?;
         let folder = spool.folder().to_path_buf();
         let student = Stream::start(&model, &self.text, &folder, "student")?;
         let teacher = if self.options.drift == 0.0 {

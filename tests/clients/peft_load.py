@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Loads an adapter with peft on a decompressed base and compares with the folded weights.
 
-python peft_load.py BASE ADAPTER [--text FILE] [--windows N] [--ctx N] [--generate N]
+python peft_load.py BASE ADAPTER [--merged FOLDER] [--text FILE] [--windows N] [--ctx N] [--generate N]
 
 BASE is the decompressed folder with its adapter kept apart, ADAPTER the folder that holds
 adapter_config.json and adapter_model.safetensors. The reference computes with W + s B A folded
 in float32 from the files alone. peft must find every key and no other, no B may be zero, and the
-logits must be the same once peft has merged the adapter.
+logits must be the same once peft has merged the adapter, and those of the folder that
+`decompress --adapters merge` wrote, if --merged names it.
 """
 
 import json
@@ -85,6 +86,7 @@ def load_adapter(model, folder, expected):
 def main():
     parser = compare.parser(__doc__.splitlines()[0])
     parser.add_argument("adapter", type=Path, help="folder with adapter_config.json")
+    parser.add_argument("--merged", type=Path, help="folder whose weights hold the adapter")
     args = parser.parse_args()
     model, tokenizer = load_model(args.folder)
     adapter = Adapter(args.adapter)
@@ -92,9 +94,11 @@ def main():
     reference = compare.Llama(args.folder)
     reference.weights = FoldedWeights(args.folder, adapter)
     name = f"peft {peft.__version__}, torch {torch.__version__}"
-    apart = compare.check(client_of(name, model, tokenizer), args, reference)
-    merged = model.merge_and_unload()
-    return apart or compare.check(client_of(f"{name}, merged", merged, tokenizer), args, reference)
+    failed = compare.check(client_of(name, model, tokenizer), args, reference)
+    if args.merged:
+        reference = compare.Llama(args.merged)
+    client = client_of(f"{name}, merged", model.merge_and_unload(), tokenizer)
+    return compare.check(client, args, reference) or failed
 
 
 if __name__ == "__main__":

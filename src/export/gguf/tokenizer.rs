@@ -1,0 +1,187 @@
+//! A byte-level BPE tokenizer as GGUF metadata.
+//!
+//! `tokenizer.json` spells out how text is cut before BPE; GGUF names the scheme and llama.cpp has
+//! it built in. A scheme without a name here is refused: a tokenizer that cuts a little differently
+//! would only make the model a little worse, and nobody would see why.
+
+use serde_json::Value;
+
+use super::metadata::Model;
+use super::read_json;
+use crate::error::{Error, Result};
+use crate::gguf::{HeaderWriter, pre_tokenizer};
+use crate::pipeline::CompressedFolder;
+
+/// Token types of GGUF.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// Adds the tokenizer of the folder.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if there is none, or one that GGUF has no form for.
+pub(super) fn describe(
+    input: &CompressedFolder,
+    model: &Model,
+    header: &mut HeaderWriter,
+) -> Result<()> {
+    let folder = input.stored.folder();
+    let path = folder.join("tokenizer.json");
+    let wrong = |message: String| Error::checkpoint(&path, message);
+    let json = read_json(folder, "tokenizer.json")?;
+    if json.is_null() {
+        return Err(Error::checkpoint(folder, "has no tokenizer.json, which a GGUF file needs"));
+    }
+    let scheme = scheme(&json).map_err(wrong)?;
+    let vocabulary = Vocabulary::read(&json, model.vocab_size).map_err(wrong)?;
+    header.text("tokenizer.ggml.model", "gpt2");
+    header.text("tokenizer.ggml.pre", scheme);
+    header.texts("tokenizer.ggml.tokens", &vocabulary.tokens);
+    header.i32s("tokenizer.ggml.token_type", &vocabulary.types);
+    header.texts("tokenizer.ggml.merges", &merges(&json).map_err(wrong)?);
+
+    let settings = read_json(folder, "tokenizer_config.json")?;
+    let id = |key: &str| -> Option<u32> {
+        let numbers =
+            [&model.generation, &model.config].map(|json| &json[format!("{key}_token_id")]);
+        let first = |value: &Value| value.as_u64().or_else(|| value[0].as_u64());
+        let named = &settings[format!("{key}_token")];
+        let named = named.as_str().or_else(|| named["content"].as_str());
+        let position = named.and_then(|name| vocabulary.tokens.iter().position(|t| t == name));
+        position
+            .map(|id| id as u32)
+            .or_else(|| numbers.into_iter().find_map(first).and_then(|id| u32::try_from(id).ok()))
+    };
+    for (key, name) in [("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")] {
+        if let Some(id) = id(key) {
+            header.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+        }
+    }
+    header.bool("tokenizer.ggml.add_bos_token", adds_bos(&json, &settings));
+    header.bool("tokenizer.ggml.add_space_prefix", false);
+    if let Some(template) = chat_template(folder, &settings)? {
+        header.text("tokenizer.chat_template", &template);
+    }
+    Ok(())
+}
+
+/// llama.cpp's name of the way text is cut.
+fn scheme(json: &Value) -> Result<&'static str, String> {
+    let model = &json["model"];
+    if model["type"] != "BPE" || model["byte_fallback"] == true {
+        return Err("is no byte-level BPE tokenizer, the only kind that is written as GGUF".into());
+    }
+    let normalizer = &json["normalizer"];
+    match pre_tokenizer::scheme(&json["pre_tokenizer"]) {
+        // Qwen normalises to NFC, and llama.cpp does not: nearly all text is in that form.
+        Some(name) if normalizer.is_null() || normalizer["type"] == "NFC" => Ok(name),
+        _ => Err("cuts text in a way that llama.cpp has no name for that is known here".into()),
+    }
+}
+
+struct Vocabulary {
+    tokens: Vec<String>,
+    types: Vec<i32>,
+}
+
+impl Vocabulary {
+    /// `size` tokens, those that the tokenizer lacks filled in as unused.
+    fn read(json: &Value, size: usize) -> Result<Self, String> {
+        let mut tokens: Vec<Option<String>> = vec![None; size];
+        let mut types = vec![UNUSED; size];
+        let mut put = |token: &str, id: &Value, kind: i32| -> Result<(), String> {
+            let id = id.as_u64().map(|id| id as usize).filter(|&id| id < size);
+            let id = id.ok_or_else(|| format!("token {token:?} has no id below {size}"))?;
+            tokens[id] = Some(token.to_owned());
+            types[id] = kind;
+            Ok(())
+        };
+        let vocab = json["model"]["vocab"].as_object().ok_or("has no vocabulary")?;
+        for (token, id) in vocab {
+            put(token, id, NORMAL)?;
+        }
+        for added in json["added_tokens"].as_array().into_iter().flatten() {
+            let token = added["content"].as_str().ok_or("an added token has no content")?;
+            let kind = if added["special"] == true { CONTROL } else { USER_DEFINED };
+            put(token, &added["id"], kind)?;
+        }
+        let fill = |(id, token): (usize, Option<String>)| token.unwrap_or(format!("[PAD{id}]"));
+        Ok(Self { tokens: tokens.into_iter().enumerate().map(fill).collect(), types })
+    }
+}
+
+fn merges(json: &Value) -> Result<Vec<String>, String> {
+    let merges = json["model"]["merges"].as_array().ok_or("has no merges")?;
+    let one = |merge: &Value| match (merge.as_str(), merge[0].as_str(), merge[1].as_str()) {
+        (Some(text), ..) => Ok(text.to_owned()),
+        (_, Some(left), Some(right)) if !left.contains(' ') && !right.contains(' ') => {
+            Ok(format!("{left} {right}"))
+        }
+        _ => Err(format!("the merge {merge} cannot be written as GGUF")),
+    };
+    merges.iter().map(one).collect()
+}
+
+/// Whether the tokenizer puts the first token in front of every text.
+fn adds_bos(json: &Value, settings: &Value) -> bool {
+    let begins = |processor: &Value| {
+        processor["type"] == "TemplateProcessing"
+            && processor["single"][0]["SpecialToken"].is_object()
+    };
+    settings["add_bos_token"].as_bool().unwrap_or_else(|| {
+        let processor = &json["post_processor"];
+        begins(processor) || processor["processors"].as_array().into_iter().flatten().any(begins)
+    })
+}
+
+fn chat_template(folder: &std::path::Path, settings: &Value) -> Result<Option<String>> {
+    if let Some(text) = settings["chat_template"].as_str() {
+        return Ok(Some(text.to_owned()));
+    }
+    let path = folder.join("chat_template.jinja");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::Io { path, action: "read", source: e }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        let bytes = pre_tokenizer::pre_tokenizer("smollm");
+        let mut json = json!({ "model": { "type": "BPE" }, "pre_tokenizer": bytes });
+        assert_eq!(scheme(&json), Ok("smollm"));
+        json["normalizer"] = json!({ "type": "NFC" });
+        assert_eq!(scheme(&json), Ok("smollm"));
+        json["normalizer"] = json!({ "type": "Lowercase" });
+        assert!(scheme(&json).is_err());
+        json["normalizer"] = Value::Null;
+        json["model"]["byte_fallback"] = true.into();
+        assert!(scheme(&json).is_err());
+        assert!(scheme(&json!({ "model": { "type": "Unigram" } })).is_err());
+    }
+
+    #[test]
+    fn gaps_are_filled_and_added_tokens_told_apart() {
+        let json = json!({
+            "model": { "vocab": { "a": 0, "<s>": 2 }, "merges": ["a b", ["c", "d"]] },
+            "added_tokens": [
+                { "content": "<s>", "id": 2, "special": true },
+                { "content": "<tool>", "id": 3, "special": false },
+            ],
+        });
+        let vocabulary = Vocabulary::read(&json, 5).unwrap();
+        assert_eq!(vocabulary.tokens, ["a", "[PAD1]", "<s>", "<tool>", "[PAD4]"]);
+        assert_eq!(vocabulary.types, [NORMAL, UNUSED, CONTROL, USER_DEFINED, UNUSED]);
+        assert_eq!(merges(&json).unwrap(), ["a b", "c d"]);
+        assert!(Vocabulary::read(&json, 3).is_err());
+    }
+}
