@@ -59,7 +59,7 @@ def main():
     result["same_tokens"] = ids == tokenizer.encode(head, add_special_tokens=False).ids
 
     log = output(args.llama_bin / "llama-perplexity", "-m", args.gguf, "-f", args.text, "-c", args.ctx,
-                 "--chunks", args.windows, "-t", 2, *lora)  # fmt: skip
+                 "--chunks", args.windows, "-t", 1, *lora)  # fmt: skip
     result["perplexity"] = float(re.search(r"Final estimate: PPL = ([\d.]+)", log.stdout + log.stderr)[1])
     report = json.loads(output(args.binary, "eval", args.compressed, "--text", args.text, "--windows",
                                args.windows, "--ctx", args.ctx, "--json", "-q").stdout)  # fmt: skip
