@@ -74,11 +74,28 @@ struct ModelArgs {
     #[arg(long, value_enum)]
     dtype: Option<ModelDtype>,
     /// Add adapters into their weights, which are decoded then, or leave them out
-    #[arg(long, value_enum, default_value_t = AdapterMode::Merge)]
-    adapters: AdapterMode,
+    #[arg(long, value_enum, default_value_t = Adapters::Merge)]
+    adapters: Adapters,
     /// Largest size of a weights file of an MLX folder
     #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value = super::DEFAULT_SHARD_SIZE)]
     max_shard_size: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Adapters {
+    /// Added into their weights.
+    Merge,
+    /// Left out; the formats mlx-adapter and gguf-adapter write them.
+    Separate,
+}
+
+impl From<Adapters> for AdapterMode {
+    fn from(adapters: Adapters) -> Self {
+        match adapters {
+            Adapters::Merge => Self::Merge,
+            Adapters::Separate => Self::Separate,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -184,7 +201,7 @@ fn run_mlx(input: &CompressedFolder, args: &ExportArgs, common: &Common) -> Resu
     };
     let options = MlxOptions {
         dtype,
-        adapters: args.models.adapters,
+        adapters: args.models.adapters.into(),
         exact: args.models.exact,
         max_shard_bytes: args.models.max_shard_size,
     };
@@ -211,7 +228,8 @@ fn run_gguf(input: &CompressedFolder, args: &ExportArgs, common: &Common) -> Res
         ModelDtype::F32 => GgufDtype::F32,
         ModelDtype::Q8_0 => GgufDtype::Q8_0,
     };
-    let options = GgufOptions { dtype, adapters: args.models.adapters, exact: args.models.exact };
+    let options =
+        GgufOptions { dtype, adapters: args.models.adapters.into(), exact: args.models.exact };
     let display = Display::new(common);
     let report = export_gguf(input, &args.output, options, &display)?;
     drop(display);
