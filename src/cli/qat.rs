@@ -47,9 +47,10 @@ pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
         Some(start) => {
             // What the folder says is checked before its recipe is believed.
             CompressedFolder::open(start)?;
-            let recipe = Recipe::read(&start.join("recipe.toml"))?;
+            let mut recipe = Recipe::read(&start.join("recipe.toml"))?;
             // It may have been trained before, with settings of its own.
-            Recipe { train: None, ..recipe }
+            recipe.train = None;
+            recipe
         }
         None => args.edits.put_before(match &args.recipe {
             Some(path) => Recipe::read(path)?,

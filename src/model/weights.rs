@@ -28,7 +28,7 @@ pub(super) struct Weights {
 
 #[derive(Debug)]
 enum Source {
-    Original(Checkpoint),
+    Original(Box<Checkpoint>),
     Compressed { folder: Box<CompressedFolder>, entries: HashMap<String, usize>, adapters: bool },
 }
 
@@ -43,7 +43,7 @@ impl Weights {
             }
             let shapes =
                 checkpoint.tensors().iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
-            return Ok(Self { source: Source::Original(checkpoint), shapes });
+            return Ok(Self { source: Source::Original(Box::new(checkpoint)), shapes });
         }
         let folder = Box::new(CompressedFolder::open(folder)?);
         let tensors = &folder.manifest.tensors;

@@ -92,9 +92,9 @@ impl Parameters {
             Self::Grid(GridWeight { grid, .. }) => {
                 let mut weight = vec![0.0; grid.weights.len()];
                 if exported {
-                    grid.round_exported(&mut weight)
+                    grid.round_exported(&mut weight);
                 } else {
-                    grid.round(&mut weight)
+                    grid.round(&mut weight);
                 }
                 model.set_weight(held, place.site, place.index, weight)
             }

@@ -11,7 +11,7 @@ pub(super) fn hadamard(order: usize) -> Option<Vec<f64>> {
         return Some(matrix);
     }
     let half = order / 2;
-    if order >= 12 && order % 2 == 0 && (half - 1) % 4 == 1 && is_prime(half - 1) {
+    if order >= 12 && order.is_multiple_of(2) && (half - 1) % 4 == 1 && is_prime(half - 1) {
         return Some(doubled(&border(half - 1, 1.0), half));
     }
     None

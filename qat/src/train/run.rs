@@ -290,10 +290,11 @@ fn evaluate<T: Trainee>(
     if better {
         position.best = Some(losses.total);
     }
-    if better && settings.patience > 0 {
-        if let Err(e) = trainee.save_best() {
-            watcher.not_saved(e);
-        }
+    if better
+        && settings.patience > 0
+        && let Err(e) = trainee.save_best()
+    {
+        watcher.not_saved(e);
     }
     watcher.evaluated(position, &losses);
     Ok(settings.patience > 0 && position.since_best >= settings.patience)
