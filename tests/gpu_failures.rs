@@ -87,7 +87,7 @@ fn a_texture_that_no_memory_holds_is_out_of_memory_with_exit_code_5() {
             Error::Gpu(GpuError::OutOfMemory { .. }) => assert_eq!(code, 5),
             // wgpu does not ask GL whether an allocation failed, so the size is limited instead.
             Error::Gpu(GpuError::OverLimit { .. }) if label.starts_with("gl") => {
-                assert_eq!(code, 3)
+                assert_eq!(code, 3);
             }
             other => panic!("{other:?}"),
         }

@@ -175,8 +175,8 @@ fn bc4_blocks_of_all_pairs_of_ends() {
     let mut cases = Cases::default();
     for ends in 0..=u16::MAX {
         // Every code twice.
-        let codes = (0..16).fold(0_u64, |codes, texel| codes | ((5 * texel & 7) << (3 * texel)));
-        cases.bc4((codes << 16 | u64::from(ends)).to_le_bytes());
+        let codes = (0..16).fold(0_u64, |codes, texel| codes | (((5 * texel) & 7) << (3 * texel)));
+        cases.bc4(((codes << 16) | u64::from(ends)).to_le_bytes());
     }
     (0..BC4_BLOCKS).for_each(|_| cases.bc4(rng.random::<u64>().to_le_bytes()));
     let seen = cases.run();

@@ -19,11 +19,14 @@ fn architectures() -> Vec<PathBuf> {
 
 const WINDOW: usize = 12;
 
+/// Block, site, number at the site, shape and name of a layer.
+type Place = (usize, Site, usize, (usize, usize), String);
+
 /// A model with everything held, and where each layer is.
 struct Case {
     model: Model,
     blocks: Vec<HeldBlock>,
-    places: Vec<(usize, Site, usize, (usize, usize), String)>,
+    places: Vec<Place>,
     x: Vec<f32>,
     weights: Vec<f32>,
 }
