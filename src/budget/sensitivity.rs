@@ -178,9 +178,9 @@ impl Run<'_> {
                 let errors = difference(&weights, &decoded);
                 let mean = seen.mean().expect("invariant: set above");
                 let error = squared_norm(&errors, mean, gram.width());
-                self.model.replace(&mut held, layers.site, position, decoded)?;
+                self.model.set_weight(&mut held, layers.site, position, decoded)?;
                 let states = self.through(&held, before.clone(), |_, _, _| {})?;
-                self.model.replace(&mut held, layers.site, position, weights)?;
+                self.model.set_weight(&mut held, layers.site, position, weights)?;
                 let seen = Arc::clone(&seen);
                 self.add(Variant { number, error, seen, table: None }, &states)?;
             }

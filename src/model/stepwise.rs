@@ -112,25 +112,6 @@ impl Model {
         Ok(HeldBlock { index, block })
     }
 
-    /// Puts `weight`, row-major, in the place of layer `index` of those at `site` of `held`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Model`] if it has another size.
-    pub(crate) fn replace(
-        &self,
-        held: &mut HeldBlock,
-        site: Site,
-        index: usize,
-        weight: Vec<f32>,
-    ) -> Result<()> {
-        let sites = self.plan.blocks[held.index].sites();
-        let layers = sites.iter().find(|(known, _)| *known == site);
-        let (_, layers) = layers.expect("invariant: a site of this block");
-        let weight = self.weights.tensor(weight, layers[index].shape, &Device::Cpu)?;
-        held.block.layer_mut(site, index).weight = weight;
-        Ok(())
-    }
-
     /// Embeddings of `tokens`, [n, hidden].
     ///
     /// # Errors

@@ -120,7 +120,7 @@ impl Run<'_> {
         let model = self.model;
         let seen = self.seen(moments);
         self.layers.solve(&layers.weights, seen, |position, weights| {
-            model.replace(held, layers.site, position, weights)
+            model.set_weight(held, layers.site, position, weights)
         })
     }
 
