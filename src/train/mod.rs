@@ -1,6 +1,6 @@
 //! Training: weights on the 2-bit grid (`qat`), and the adapters of a compressed model (`recover`).
 //!
-//! Both learn from the original model, on text: [`loss`] says what is minimised. Weights, scales
+//! Both learn from the original model, on text: `loss.rs` says what is minimised. Weights, scales
 //! and optimiser are those of [`compress_model_qat::train`], which also runs the steps; the forward
 //! and backward passes are those of [`crate::model`]. What training starts from is a compressed
 //! folder, and what it gives goes through [`crate::pipeline::compress`] like any other run.
