@@ -116,6 +116,9 @@ impl Gpu {
         if let Some(wgpu::Error::OutOfMemory { .. }) = raised {
             return Err(GpuError::OutOfMemory { adapter: self.info.label(), action });
         }
+        if raised.is_some() {
+            self.await_loss();
+        }
         self.check_alive(action)?;
         match raised {
             None => Ok(made),
@@ -124,6 +127,17 @@ impl Gpu {
                 action,
                 message: error.to_string(),
             }),
+        }
+    }
+
+    /// What a lost device refuses may come before word of its loss: gives that a moment to come.
+    fn await_loss(&self) {
+        for _ in 0..20 {
+            let _ = self.device.poll(wgpu::PollType::Poll);
+            if self.lost.get().is_some() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
