@@ -133,6 +133,25 @@ fn a_budget_is_met_and_well_spent() {
     let report = budget("--target-size", &bytes.to_string(), "sized").ok().json();
     let output = report.pointer("/totals/output_bytes").unwrap().as_u64().unwrap();
     assert!(output <= bytes && output as f64 > 0.99 * bytes as f64, "{output} of {bytes}");
+
+    // Of several kinds of codecs, a texture's bits are worth more to some weights.
+    let kinds = "codec = 'grid2'\nbudget = ['grid2', 'int4', 'astc']\n";
+    fs::write(workspace.path("recipe.toml"), RECIPE.replacen("codec = 'grid2'\n", kinds, 1))
+        .unwrap();
+    let report = budget("--target-size", &bytes.to_string(), "mixed").ok().json();
+    let output = report.pointer("/totals/output_bytes").unwrap().as_u64().unwrap();
+    assert!(output <= bytes && output as f64 > 0.99 * bytes as f64, "{output} of {bytes}");
+    let lines = report.pointer("/budget/choices").unwrap().as_array().unwrap();
+    let codecs: std::collections::BTreeSet<&str> = lines
+        .iter()
+        .filter(|line| line["name"].as_str().unwrap().ends_with("proj.weight"))
+        .map(|line| line["becomes"].as_str().unwrap().split_whitespace().next().unwrap())
+        .collect();
+    assert!(codecs.contains("astc") && codecs.len() > 1, "{codecs:?}");
+    workspace.run("verify", "mixed", &[]).ok();
+    let (mixed, single) = (divergence(&workspace, "mixed"), divergence(&workspace, "sized"));
+    println!("of one kind {single}, of several {mixed}");
+    assert!(mixed < single, "{mixed} {single}");
     budget("--target-bpw", "1.5", "never").fails(2, &["too small", "bits per weight"]);
     budget("--target-bpw", "0", "never").fails(2, &["--target-bpw"]);
     assert!(!workspace.path("never").exists());

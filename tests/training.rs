@@ -276,6 +276,10 @@ fn what_cannot_be_trained_is_said_before_any_work() {
     solved(&workspace, "solved", &text);
     let args = ["--against", "other", "--text", &text, "-o", "out", "--rank", "2"];
     workspace.run("recover", "solved", &args).fails(2, &["was not compressed from"]);
+    let mut args = arguments(&text, "out");
+    args.extend(["--start", "solved", "--steps", "1"]);
+    workspace.run("qat", "other", &args).fails(2, &["solved was not compressed from other"]);
+    assert!(!workspace.path(".out.partial").exists());
     assert!(!workspace.path("out").exists());
 }
 

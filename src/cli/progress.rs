@@ -1,11 +1,10 @@
 //! Progress on stderr: a bar on a terminal, a log line a tensor with `--verbose`.
 
-use std::io::IsTerminal;
 use std::sync::Mutex;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::Common;
+use super::{Common, bar};
 use crate::pipeline::Progress;
 
 /// Shows a run's progress.
@@ -17,8 +16,7 @@ pub(super) struct Display {
 
 impl Display {
     pub(super) fn new(common: &Common) -> Self {
-        let visible = !common.quiet && std::io::stderr().is_terminal();
-        Self { bar: Mutex::new(ProgressBar::hidden()), visible }
+        Self { bar: Mutex::new(ProgressBar::hidden()), visible: bar::visible(common) }
     }
 
     fn bar(&self) -> ProgressBar {
@@ -35,13 +33,8 @@ impl Drop for Display {
 impl Progress for Display {
     fn begin(&self, phase: &'static str, total_bytes: u64) {
         self.bar().finish_and_clear();
-        let target =
-            if self.visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total_bytes), target).with_message(phase);
         let style = "{msg:>13} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
-        }
+        let bar = bar::bar(self.visible, total_bytes, style).with_message(phase);
         *self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = bar;
     }
 

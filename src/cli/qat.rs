@@ -4,15 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::progress::Display;
 use super::recipe_args::RecipeEdits;
-use super::train_args::{TrainArgs, TrainBar, print, stop_flag};
+use super::train_args::{TrainArgs, read_text, watched};
 use super::{Common, Failure};
 use crate::checkpoint::{Checkpoint, check_output_path};
-use crate::model::{Model, ModelOptions};
 use crate::pipeline::{CompressedFolder, Plan};
 use crate::recipe::{Preset, Recipe};
-use crate::train::{QatRequest, TrainOptions, TrainingText, qat};
+use crate::train::{QatStart, TrainOptions, TrainRequest, qat};
 
 #[derive(Debug, Args)]
 pub(super) struct QatArgs {
@@ -43,10 +41,9 @@ pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
     let inputs: Vec<&std::path::Path> =
         [Some(args.model.as_path()), args.start.as_deref()].into_iter().flatten().collect();
     check_output_path(output, &inputs, args.train.overwrite)?;
+    let start = args.start.as_deref().map(CompressedFolder::open).transpose()?;
     let mut recipe = match &args.start {
         Some(start) => {
-            // What the folder says is checked before its recipe is believed.
-            CompressedFolder::open(start)?;
             let mut recipe = Recipe::read(&start.join("recipe.toml"))?;
             // It may have been trained before, with settings of its own.
             recipe.train = None;
@@ -61,28 +58,19 @@ pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
     let options = args.train.options(&mut recipe, &TrainOptions::default())?;
     let threads = rayon::current_num_threads();
     let plan = Plan::new(&checkpoint, recipe, args.edits.max_shard_size, threads)?;
-    let model = Model::open(&args.model, ModelOptions::default())?;
-    let text = TrainingText::read(
-        &args.model,
-        &args.train.text,
-        options.ctx,
-        options.held_out,
-        model.architecture().vocab_size,
-    )?;
-    drop(model);
-    let request = QatRequest {
+    let text = read_text(&args.train, &args.model, &options)?;
+    let request = TrainRequest {
         checkpoint: &checkpoint,
         plan: &plan,
         options: &options,
-        start: args.start.as_deref(),
-        calibration_windows: args.calibration_windows as usize,
         text: &text,
         output,
         seed: common.seed,
         resume: args.train.resume,
     };
-    let (bar, coding) = (TrainBar::new(common), Display::new(common));
-    let report = qat(&request, &stop_flag(), &bar, &coding)?;
-    drop((bar, coding));
-    print(&report, common)
+    let start = match &start {
+        Some(folder) => QatStart::Folder(folder),
+        None => QatStart::Calibrated(args.calibration_windows as usize),
+    };
+    watched(common, |watch| qat(&request, start, watch))
 }

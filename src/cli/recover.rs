@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::progress::Display;
-use super::train_args::{TrainArgs, TrainBar, print, stop_flag};
+use super::train_args::{TrainArgs, read_text, watched};
 use super::{Common, Failure};
 use crate::checkpoint::{Checkpoint, check_output_path};
-use crate::model::{Model, ModelOptions};
 use crate::pipeline::{CompressedFolder, Plan};
-use crate::train::{RecoverRequest, TrainOptions, TrainingText, recover, with_ranks};
+use crate::train::{TrainOptions, TrainRequest, recover, with_ranks};
 
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
@@ -41,16 +39,8 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), Failure> {
     let options = args.train.options(&mut recipe, &TrainOptions::of_adapters())?;
     let threads = rayon::current_num_threads();
     let plan = Plan::new(&checkpoint, recipe, args.max_shard_size, threads)?;
-    let vocab_size = Model::open(&args.against, ModelOptions::default())?.architecture().vocab_size;
-    let text = TrainingText::read(
-        &args.against,
-        &args.train.text,
-        options.ctx,
-        options.held_out,
-        vocab_size,
-    )?;
-    let request = RecoverRequest {
-        start: &start,
+    let text = read_text(&args.train, &args.against, &options)?;
+    let request = TrainRequest {
         checkpoint: &checkpoint,
         plan: &plan,
         options: &options,
@@ -59,8 +49,5 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), Failure> {
         seed: common.seed,
         resume: args.train.resume,
     };
-    let (bar, coding) = (TrainBar::new(common), Display::new(common));
-    let report = recover(&request, &stop_flag(), &bar, &coding)?;
-    drop((bar, coding));
-    print(&report, common)
+    watched(common, |watch| recover(&request, &start, watch))
 }

@@ -1,11 +1,10 @@
 //! Progress of an evaluation on stderr: a bar with tokens a second and the figures so far.
 
 use std::cell::RefCell;
-use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::Common;
+use super::{Common, bar};
 use crate::eval::EvalProgress;
 
 /// Shows an evaluation's progress on a terminal.
@@ -17,8 +16,7 @@ pub(super) struct TokenBar {
 
 impl TokenBar {
     pub(super) fn new(common: &Common) -> Self {
-        let visible = !common.quiet && std::io::stderr().is_terminal();
-        Self { bar: RefCell::new(ProgressBar::hidden()), visible }
+        Self { bar: RefCell::new(ProgressBar::hidden()), visible: bar::visible(common) }
     }
 }
 
@@ -30,19 +28,8 @@ impl Drop for TokenBar {
 
 impl EvalProgress for TokenBar {
     fn begin(&self, phase: &'static str, tokens: u64) {
-        let target =
-            if self.visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(tokens), target).with_prefix(phase);
         let style = "{prefix:>13} [{bar:30}] {pos}/{len} tokens {per_sec} eta {eta} {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            let style = style.with_key(
-                "per_sec",
-                |state: &indicatif::ProgressState, text: &mut dyn std::fmt::Write| {
-                    let _ = write!(text, "{:.0}/s", state.per_sec());
-                },
-            );
-            bar.set_style(style.progress_chars("=> "));
-        }
+        let bar = bar::bar(self.visible, tokens, style).with_prefix(phase);
         self.bar.replace(bar).finish_and_clear();
     }
 

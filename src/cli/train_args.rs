@@ -1,20 +1,21 @@
 //! The flags of `qat` and `recover` that say how training goes, and its progress on stderr.
 
 use std::cell::RefCell;
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::memory::peak_resident;
-use super::{Common, Failure, human_bytes, print_json, print_text};
+use super::progress::Display;
+use super::{Common, Failure, bar, human_bytes, print_json, print_text};
 use crate::error::{Error, Result};
+use crate::model::{Model, ModelOptions};
 use crate::recipe::Recipe;
-use crate::train::{TrainOptions, TrainProgress, TrainReport};
+use crate::train::{TrainOptions, TrainProgress, TrainReport, TrainingText, Watch};
 
 /// How training goes. What a flag does not say is in the table `[train]` of the recipe, or has its
 /// default.
@@ -90,8 +91,29 @@ impl TrainArgs {
     }
 }
 
+/// The texts of `args` in the tokens of `model`.
+pub(super) fn read_text(
+    args: &TrainArgs,
+    model: &Path,
+    options: &TrainOptions,
+) -> Result<TrainingText> {
+    let vocab_size = Model::open(model, ModelOptions::default())?.architecture().vocab_size;
+    TrainingText::read(model, &args.text, options.ctx, options.held_out, vocab_size)
+}
+
+/// Trains with bars and signals, and prints the report.
+pub(super) fn watched(
+    common: &Common,
+    train: impl FnOnce(Watch<'_>) -> Result<TrainReport>,
+) -> Result<(), Failure> {
+    let (stop, progress, coding) = (stop_flag(), TrainBar::new(common), Display::new(common));
+    let report = train(Watch { stop: &stop, progress: &progress, coding: &coding })?;
+    drop((progress, coding));
+    print(&report, common)
+}
+
 /// A flag that SIGTERM and SIGINT set: the run stores itself and ends.
-pub(super) fn stop_flag() -> Arc<AtomicBool> {
+fn stop_flag() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // A second one ends the process at once.
@@ -107,15 +129,14 @@ pub(super) fn stop_flag() -> Arc<AtomicBool> {
 
 /// Shows training on a terminal, and as log lines with `--verbose`.
 #[derive(Debug)]
-pub(super) struct TrainBar {
+struct TrainBar {
     bar: RefCell<ProgressBar>,
     visible: bool,
 }
 
 impl TrainBar {
-    pub(super) fn new(common: &Common) -> Self {
-        let visible = !common.quiet && std::io::stderr().is_terminal();
-        Self { bar: RefCell::new(ProgressBar::hidden()), visible }
+    fn new(common: &Common) -> Self {
+        Self { bar: RefCell::new(ProgressBar::hidden()), visible: bar::visible(common) }
     }
 }
 
@@ -127,13 +148,8 @@ impl Drop for TrainBar {
 
 impl TrainProgress for TrainBar {
     fn begin(&self, stage: &'static str, steps: u64, done: u64) {
-        let target =
-            if self.visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(steps), target).with_prefix(stage);
         let style = "{prefix:>13} [{bar:30}] {pos}/{len} eta {eta} {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
-        }
+        let bar = bar::bar(self.visible, steps, style).with_prefix(stage);
         bar.set_position(done);
         bar.reset_eta();
         self.bar.replace(bar).finish_and_clear();
@@ -161,7 +177,7 @@ struct Report<'a> {
 }
 
 /// Prints what a run reports.
-pub(super) fn print(run: &TrainReport, common: &Common) -> Result<(), Failure> {
+fn print(run: &TrainReport, common: &Common) -> Result<(), Failure> {
     let peak_memory = peak_resident();
     if common.json {
         let threads = rayon::current_num_threads();

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use compress_model_qat::train::{Losses, Rates, Step, WindowOrder};
+use compress_model_qat::train::{Losses, RunSettings, WindowOrder};
 use rayon::prelude::*;
 
 use super::layer::{Parameters, Place};
@@ -121,7 +121,11 @@ fn train_block(
     let windows = network.text.windows.len();
     let order = WindowOrder { count: windows, seed: seed.wrapping_add(block as u64) };
     let steps = (epochs * windows as u64).div_ceil(options.batch as u64);
-    let schedule = options.schedule(steps);
+    let settings = RunSettings {
+        schedule: options.schedule(steps),
+        accumulate: 1,
+        ..options.run(windows, seed)
+    };
     let last_epoch = steps - steps.div_ceil(epochs);
     let (mut before, mut after) = (0.0, Losses::default());
     for number in 1..=steps {
@@ -143,17 +147,7 @@ fn train_block(
         let layers = own(&mut network.layers, block);
         let norms: Vec<f64> = layers.par_iter_mut().map(|(_, p)| p.squared_norm()).collect();
         let norm = norms.iter().sum::<f64>().sqrt();
-        let share = schedule.share(number);
-        let rates = options.rates();
-        let rates = Rates { weight: rates.weight * share, scale: rates.scale * share, ..rates };
-        let step = Step {
-            number,
-            factor: (f64::from(options.clip) / norm).min(1.0) as f32,
-            beta1: options.betas.0,
-            beta2: options.betas.1,
-            epsilon: 1e-12,
-            decay: options.weight_decay,
-        };
+        let (rates, step) = settings.step(number, norm, settings.schedule.share(number));
         layers.par_iter_mut().for_each(|(_, p)| p.step(&rates, &step));
         if number == 1 {
             before = loss;

@@ -6,7 +6,7 @@ use half::f16;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
-use super::layer::Parameters;
+use super::layer::{GridWeight, Parameters, Place};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::pipeline::{CompressedFolder, Fate, Plan, Progress, SolveReport, Solver, Spool};
@@ -24,6 +24,7 @@ pub(super) enum Outcome {
 /// started from.
 pub(super) struct Finished<'a> {
     pub(super) checkpoint: &'a Checkpoint,
+    /// Where training started from; none if all that is known is in `outcomes`.
     pub(super) start: Option<&'a CompressedFolder>,
     pub(super) outcomes: HashMap<String, Outcome>,
 }
@@ -108,16 +109,13 @@ pub(super) fn grid_outcome(
 /// As [`grid_outcome`]; [`Error::Adapter`] for factors past fp16.
 pub(super) fn outcome(
     checkpoint: &Checkpoint,
-    name: &str,
+    place: &Place,
     parameters: &Parameters,
-    cols: usize,
-    group: Option<NonZeroUsize>,
 ) -> Result<Outcome> {
     match parameters {
-        Parameters::Grid(weight) => {
-            let grid = &weight.grid;
-            let scales = grid.exported_scales();
-            grid_outcome(checkpoint, name, grid.exported_weights(), &scales, cols, group)
+        Parameters::Grid(GridWeight { grid, group, .. }) => {
+            let (weights, scales) = (grid.exported_weights(), grid.exported_scales());
+            grid_outcome(checkpoint, &place.name, weights, &scales, place.shape.1, *group)
         }
         Parameters::Adapter(adapter) => {
             let [a, b] = &adapter.factors;

@@ -1,5 +1,6 @@
 //! What is trained of one linear layer: its weight on the 2-bit grid, or its adapter.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use compress_model_qat::train::{AdamW, FakeGrid, Rates, Step};
@@ -31,6 +32,8 @@ pub(super) enum Parameters {
 #[derive(Debug)]
 pub(super) struct GridWeight {
     pub(super) grid: FakeGrid,
+    /// Weights a scale as the codec stores them; none for one scale a row.
+    pub(super) group: Option<NonZeroUsize>,
     gradient: GradientSum,
 }
 
@@ -51,9 +54,10 @@ fn sum(len: usize) -> GradientSum {
 }
 
 impl Parameters {
-    pub(super) fn of_grid(grid: FakeGrid) -> Self {
+    /// A weight that codec `grid2` stores in groups of `group`, or with one scale a row.
+    pub(super) fn of_grid(grid: FakeGrid, group: Option<NonZeroUsize>) -> Self {
         let gradient = sum(grid.weights.len());
-        Self::Grid(GridWeight { grid, gradient })
+        Self::Grid(GridWeight { grid, group, gradient })
     }
 
     /// An adapter that starts as `a` [rank, in] and `b` [out, rank].
@@ -114,7 +118,7 @@ impl Parameters {
     /// Finishes the gradients of a step and gives the sum of their squares.
     pub(super) fn squared_norm(&mut self) -> f64 {
         match self {
-            Self::Grid(GridWeight { grid, gradient }) => {
+            Self::Grid(GridWeight { grid, gradient, .. }) => {
                 let mut gradient = gradient.lock().expect("invariant: no addition panics");
                 grid.backward(&mut gradient);
                 grid.squared_norm(&gradient)
@@ -132,7 +136,7 @@ impl Parameters {
     /// Takes a step and clears the gradients.
     pub(super) fn step(&mut self, rates: &Rates, step: &Step) {
         match self {
-            Self::Grid(GridWeight { grid, gradient }) => {
+            Self::Grid(GridWeight { grid, gradient, .. }) => {
                 let mut gradient = gradient.lock().expect("invariant: no addition panics");
                 grid.step(&gradient, rates, step);
                 gradient.fill(0.0);

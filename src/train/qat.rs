@@ -1,153 +1,80 @@
 //! `qat`: linear layers trained on the 2-bit grid.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
-use compress_model_qat::train::{FakeGrid, Position, Trainee, train};
+use compress_model_qat::train::FakeGrid;
 use half::f16;
 
-use super::blocks::{BlockReport, train_blocks};
-use super::finished::{Finished, outcome};
 use super::layer::{Parameters, Place};
-use super::log::{Log, TrainProgress};
-use super::network::Network;
 use super::options::TrainOptions;
-use super::report::{TrainReport, end, write_history};
-use super::teacher::Teacher;
-use super::text::TrainingText;
-use super::work::{self, Depends};
+use super::report::TrainReport;
+use super::run::{Run, TrainRequest, Watch, open_student, places};
 use crate::calibrate::CalibrationText;
 use crate::checkpoint::Checkpoint;
 use crate::codec::Params;
-use crate::error::{Error, IoContext, Result};
-use crate::model::{KvCache, Model, ModelOptions};
-use crate::pipeline::manifest::{MANIFEST_FILE, Status, TOOL};
-use crate::pipeline::{CompressedFolder, Plan, Progress, compress, source_fingerprint};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::pipeline::manifest::Status;
+use crate::pipeline::{CompressedFolder, Progress, compress};
 use crate::solve::{Sequential, SolveOptions};
 
-/// What `qat` is asked for.
-#[derive(Debug)]
-pub struct QatRequest<'a> {
-    /// The original model.
-    pub checkpoint: &'a Checkpoint,
-    /// What each tensor becomes; those coded with `grid2` are trained. Its recipe has the resolved
-    /// settings of training.
-    pub plan: &'a Plan,
-    /// How it is trained.
-    pub options: &'a TrainOptions,
-    /// A compressed folder of the plan's recipe to start from; without one, the calibrated solution
-    /// is computed first.
-    pub start: Option<&'a Path>,
-    /// Windows of the text that the calibration takes.
-    pub calibration_windows: usize,
-    /// What is trained on.
-    pub text: &'a TrainingText,
-    /// The output folder.
-    pub output: &'a Path,
-    /// Seed.
-    pub seed: u64,
-    /// Go on where a run stopped.
-    pub resume: bool,
+/// What `qat` starts from.
+#[derive(Debug, Clone, Copy)]
+pub enum QatStart<'a> {
+    /// A compressed folder of the checkpoint and of the plan's recipe.
+    Folder(&'a CompressedFolder),
+    /// The recipe's calibrated solution, computed first on this many windows of the text.
+    Calibrated(usize),
 }
 
-/// Trains the weights of a plan and writes the output folder.
+/// Trains the weights that a plan codes with `grid2` and writes the output folder.
 ///
 /// # Errors
-/// [`Error::Stopped`] if `stop` was set: the run can be resumed. [`Error::Model`] for a model with
+/// [`Error::Stopped`] if `watch.stop` was set: the run can be resumed. [`Error::Usage`] for a folder
+/// to start from that was not compressed from the checkpoint. [`Error::Model`] for a model with
 /// experts, or losses that diverge. As calibrating, running and compressing a model.
 pub fn qat(
-    request: &QatRequest<'_>,
-    stop: &Arc<AtomicBool>,
-    progress: &dyn TrainProgress,
-    coding: &dyn Progress,
+    request: &TrainRequest<'_>,
+    start: QatStart<'_>,
+    watch: Watch<'_>,
 ) -> Result<TrainReport> {
-    let start_time = Instant::now();
-    let QatRequest { checkpoint, plan, options, text, output, seed, .. } = *request;
-    let folder = work::open(output, &depends("qat", request)?, request.resume)?;
-    let start = match request.start {
-        Some(start) => start.to_path_buf(),
-        None => calibrated(request, &folder, coding)?,
+    let (given, windows) = match start {
+        QatStart::Folder(folder) => (Some(folder), 0),
+        QatStart::Calibrated(windows) => (None, windows),
     };
-    let start = CompressedFolder::open(&start)?;
+    let run = Run::open(*request, watch, "qat", given, windows)?;
+    let calibrated = match given {
+        Some(_) => None,
+        None => {
+            let folder = calibrated(request, windows, &run.folder, watch.coding)?;
+            Some(CompressedFolder::open(&folder)?)
+        }
+    };
+    let start = given.or(calibrated.as_ref()).expect("invariant: one of the two is there");
     let model = open_student(start.stored.folder())?;
-    let layers = grid_layers(checkpoint, &start, &model, options)?;
-    let groups: HashMap<String, Option<NonZeroUsize>> =
-        layers.iter().map(|(place, _, group)| (place.name.clone(), *group)).collect();
-    let layers: Vec<_> = layers.into_iter().map(|(place, p, _)| (place, p)).collect();
-    let windows = text.windows.len() + text.held_out.len();
-    let teacher = Teacher::open(checkpoint.folder(), &folder.join("teacher"), windows, text.ctx)?;
-    let network = Network::new(&model, &teacher, text, options, layers, folder.clone())?;
-    let run = Run { folder: &folder, options, seed, stop, progress };
-    let (network, trained) = run.train(network, request.resume)?;
-
-    let mut outcomes = HashMap::new();
-    for (place, parameters) in &network.layers {
-        let group = groups[&place.name];
-        let found = outcome(checkpoint, &place.name, parameters, place.shape.1, group)?;
-        outcomes.insert(place.name.clone(), found);
-    }
-    drop(network);
-    let compressed = if options.twos_complement {
-        None
-    } else {
-        let finished = Finished { checkpoint, start: Some(&start), outcomes };
-        Some(compress(checkpoint, plan, output, seed, Some(&finished), coding)?)
-    };
-    end(trained, compressed, output, &folder, start_time.elapsed().as_secs_f64())
-}
-
-/// What a run depends on.
-fn depends(command: &str, request: &QatRequest<'_>) -> Result<Depends> {
-    Ok(Depends {
-        command: command.to_owned(),
-        tool: TOOL.to_owned(),
-        source_fingerprint: source_fingerprint(request.checkpoint)?.to_hex().to_string(),
-        start: request.start.map(manifest_hash).transpose()?,
-        recipe: request.plan.recipe.to_toml(),
-        texts: request.text.files.iter().map(|(_, hash)| hash.clone()).collect(),
-        calibration_windows: request.calibration_windows,
-        seed: request.seed,
-    })
-}
-
-/// BLAKE3 of the manifest in `folder`.
-pub(super) fn manifest_hash(folder: &Path) -> Result<String> {
-    let path = folder.join(MANIFEST_FILE);
-    let bytes = std::fs::read(&path).at("read", &path)?;
-    Ok(blake3::hash(&bytes).to_hex().to_string())
-}
-
-/// The model in a compressed folder as training runs it.
-pub(super) fn open_student(folder: &Path) -> Result<Model> {
-    let options =
-        ModelOptions { kv_cache: KvCache::F32, adapters: false, ..ModelOptions::default() };
-    let model = Model::open(folder, options)?;
-    if model.architecture().experts.is_some() {
-        let message = "has experts; training takes dense models only".to_owned();
-        return Err(Error::Model { folder: folder.to_path_buf(), message });
-    }
-    Ok(model)
+    let layers = grid_layers(request.checkpoint, start, &model, request.options)?;
+    run.finish(start, &model, layers)
 }
 
 /// The calibrated solution, computed in the work folder unless it is there already.
-fn calibrated(request: &QatRequest<'_>, folder: &Path, coding: &dyn Progress) -> Result<PathBuf> {
+fn calibrated(
+    request: &TrainRequest<'_>,
+    windows: usize,
+    folder: &Path,
+    coding: &dyn Progress,
+) -> Result<PathBuf> {
     let start = folder.join("start");
     if start.exists() {
         return Ok(start);
     }
     let text = request.text;
-    let windows = CalibrationText::spread(text.ctx, &text.windows, request.calibration_windows);
+    let windows = CalibrationText::spread(text.ctx, &text.windows, windows);
     let checkpoint = request.checkpoint;
     let solver = Sequential { checkpoint, text: windows, options: SolveOptions::default() };
     compress(checkpoint, request.plan, &start, request.seed, Some(&solver), coding)?;
     Ok(start)
 }
-
-type GridLayer = (Place, Parameters, Option<NonZeroUsize>);
 
 /// Every linear layer that `start` has on the 2-bit grid, in the order in which they run.
 fn grid_layers(
@@ -155,7 +82,7 @@ fn grid_layers(
     start: &CompressedFolder,
     model: &Model,
     options: &TrainOptions,
-) -> Result<Vec<GridLayer>> {
+) -> Result<Vec<(Place, Parameters)>> {
     let mut layers = Vec::new();
     for place in places(model) {
         let entry = start.manifest.tensors.iter().position(|entry| entry.name == place.name);
@@ -187,7 +114,7 @@ fn grid_layers(
         } else {
             FakeGrid::new(&original, run, size, options.levels(), options.scales)
         };
-        layers.push((place, Parameters::of_grid(grid), group));
+        layers.push((place, Parameters::of_grid(grid, group)));
     }
     if layers.is_empty() {
         let message = "no linear layer is coded with grid2: there is nothing to train";
@@ -202,84 +129,4 @@ fn group_of(params: &Params) -> Option<NonZeroUsize> {
         .get("group")
         .and_then(serde_json::Value::as_u64)
         .and_then(|g| NonZeroUsize::new(g as usize))
-}
-
-/// Every linear layer of a dense model, in the order in which they run.
-pub(super) fn places(model: &Model) -> Vec<Place> {
-    let mut places = Vec::new();
-    for block in 0..model.block_count() {
-        for layers in model.site_layers(block) {
-            for (index, name) in layers.weights.iter().enumerate() {
-                let (site, shape) = (layers.site, layers.shapes[index]);
-                places.push(Place { name: name.clone(), block, site, index, shape });
-            }
-        }
-    }
-    places
-}
-
-/// What the two commands share: the stages of training, stored on the way.
-pub(super) struct Run<'a> {
-    pub(super) folder: &'a Path,
-    pub(super) options: &'a TrainOptions,
-    pub(super) seed: u64,
-    pub(super) stop: &'a Arc<AtomicBool>,
-    pub(super) progress: &'a dyn TrainProgress,
-}
-
-impl Run<'_> {
-    /// Trains `network`, from where an earlier run stopped if `resume` is set and it stored a state.
-    pub(super) fn train<'n>(
-        &self,
-        mut network: Network<'n>,
-        resume: bool,
-    ) -> Result<(Network<'n>, TrainReport)> {
-        let Self { folder, options, seed, stop, progress } = *self;
-        let settings = options.run(network.text.windows.len(), seed);
-        let mut position = Position::start(&settings);
-        if resume && network.has_state() {
-            position = network.restore()?.unwrap_or(position);
-        }
-        let resumed_step = position.step;
-        let mut log = Log::open(folder, position.step, progress, Arc::clone(stop))?;
-        let blocks = network.blocks.len();
-        let mut reports = Vec::new();
-        if options.block_epochs > 0 && network.trained_blocks < blocks {
-            progress.begin("blocks", blocks as u64, network.trained_blocks as u64);
-            let original = network.teacher.folder();
-            let original = Model::open(&original, ModelOptions::default())?;
-            let mut done = |network: &Network<'_>, report: BlockReport| {
-                progress.step(&format!("error {:.4} -> {:.4}", report.before, report.after));
-                log.line(&serde_json::json!({ "trained_block": report }));
-                reports.push(report);
-                network.store(&position)?;
-                Ok(stop.load(std::sync::atomic::Ordering::Relaxed))
-            };
-            if train_blocks(&mut network, &original, options.block_epochs, seed, &mut done)? {
-                return Err(Error::Stopped { folder: folder.to_path_buf() });
-            }
-        }
-        progress.begin("training", settings.schedule.steps, position.step);
-        if position.step == 0 {
-            // What a spike takes the run back to.
-            network.store(&position)?;
-        }
-        let (ended, position) = train(&mut network, &settings, position, &mut log)?;
-        let report = TrainReport::new(ended, &position, &log, reports, &network, resumed_step);
-        match ended {
-            compress_model_qat::train::Ended::Stopped => {
-                Err(Error::Stopped { folder: folder.to_path_buf() })
-            }
-            compress_model_qat::train::Ended::Diverged => Err(network.fault(&format!(
-                "the loss diverged {} times, at last at step {}, each time at half the rate; \
-                 lower `rate` in [train]",
-                position.rollbacks + 1,
-                position.step
-            ))),
-            _ => {
-                write_history(folder, &log)?;
-                Ok((network, report))
-            }
-        }
-    }
 }

@@ -3,52 +3,17 @@
 //! Codes stay as they are. At these rates only a loss over the whole model makes up for what they
 //! lost (RILQ, arXiv 2412.01129): the factors move together, layers making up for each other.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
-
 use compress_model_lora::{Adapter, DenseMatrix, SvdOptions, truncated_svd};
 use half::slice::HalfFloatSliceExt;
 
-use super::finished::{Finished, outcome};
 use super::layer::{Parameters, Place};
-use super::log::TrainProgress;
-use super::network::Network;
-use super::options::TrainOptions;
-use super::qat::{Run, manifest_hash, open_student, places};
-use super::report::{TrainReport, end};
-use super::teacher::Teacher;
-use super::text::TrainingText;
-use super::work::{self, Depends};
-use crate::checkpoint::Checkpoint;
+use super::report::TrainReport;
+use super::run::{Run, TrainRequest, Watch, open_student, places};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::pipeline::manifest::{Status, TOOL};
-use crate::pipeline::{CompressedFolder, Plan, Progress, compress, source_fingerprint};
+use crate::pipeline::CompressedFolder;
+use crate::pipeline::manifest::Status;
 use crate::recipe::Recipe;
-
-/// What `recover` is asked for.
-#[derive(Debug)]
-pub struct RecoverRequest<'a> {
-    /// The compressed folder whose adapters are trained.
-    pub start: &'a CompressedFolder,
-    /// The original model.
-    pub checkpoint: &'a Checkpoint,
-    /// The recipe of `start` with the resolved settings of training; see [`with_ranks`].
-    pub plan: &'a Plan,
-    /// How the adapters are trained.
-    pub options: &'a TrainOptions,
-    /// What is trained on.
-    pub text: &'a TrainingText,
-    /// The output folder.
-    pub output: &'a Path,
-    /// Seed.
-    pub seed: u64,
-    /// Go on where a run stopped.
-    pub resume: bool,
-}
 
 /// The recipe of the compressed folder `start`. With a `rank`, every coded linear layer without an
 /// adapter gets one of that rank.
@@ -82,60 +47,31 @@ fn entry_of(start: &CompressedFolder, name: &str) -> usize {
     entry.expect("invariant: the model was opened from this folder")
 }
 
-/// Trains the adapters of a compressed folder and writes the output folder.
+/// Trains the adapters of the compressed folder `start` and writes the output folder. The plan has
+/// the recipe of `start`; see [`with_ranks`].
 ///
 /// # Errors
-/// [`Error::Stopped`] if `stop` was set: the run can be resumed. [`Error::Usage`] for an original
-/// that the folder was not made from. As [`super::qat()`].
+/// [`Error::Stopped`] if `watch.stop` was set: the run can be resumed. [`Error::Usage`] for an
+/// original that the folder was not made from. As [`super::qat()`].
 pub fn recover(
-    request: &RecoverRequest<'_>,
-    stop: &Arc<AtomicBool>,
-    progress: &dyn TrainProgress,
-    coding: &dyn Progress,
+    request: &TrainRequest<'_>,
+    start: &CompressedFolder,
+    watch: Watch<'_>,
 ) -> Result<TrainReport> {
-    let start_time = Instant::now();
-    let RecoverRequest { start, checkpoint, plan, options, text, output, seed, .. } = *request;
-    let fingerprint = source_fingerprint(checkpoint)?.to_hex().to_string();
-    if fingerprint != start.manifest.source_fingerprint {
-        return Err(Error::Usage(format!(
-            "{} was not compressed from {}: their fingerprints differ",
-            start.stored.folder().display(),
-            checkpoint.folder().display()
-        )));
-    }
-    let depends = Depends {
-        command: "recover".to_owned(),
-        tool: TOOL.to_owned(),
-        source_fingerprint: fingerprint,
-        start: Some(manifest_hash(start.stored.folder())?),
-        recipe: plan.recipe.to_toml(),
-        texts: text.files.iter().map(|(_, hash)| hash.clone()).collect(),
-        calibration_windows: 0,
-        seed,
-    };
-    let folder = work::open(output, &depends, request.resume)?;
+    let run = Run::open(*request, watch, "recover", Some(start), 0)?;
     let model = open_student(start.stored.folder())?;
-    let layers = adapter_layers(request, &model)?;
-    let windows = text.windows.len() + text.held_out.len();
-    let teacher = Teacher::open(checkpoint.folder(), &folder.join("teacher"), windows, text.ctx)?;
-    let network = Network::new(&model, &teacher, text, options, layers, folder.clone())?;
-    let run = Run { folder: &folder, options, seed, stop, progress };
-    let (network, trained) = run.train(network, request.resume)?;
-    let mut outcomes = HashMap::new();
-    for (place, parameters) in &network.layers {
-        let found = outcome(checkpoint, &place.name, parameters, place.shape.1, None)?;
-        outcomes.insert(place.name.clone(), found);
-    }
-    drop(network);
-    let finished = Finished { checkpoint, start: Some(start), outcomes };
-    let compressed = compress(checkpoint, plan, output, seed, Some(&finished), coding)?;
-    end(trained, Some(compressed), output, &folder, start_time.elapsed().as_secs_f64())
+    let layers = adapter_layers(request, start, &model)?;
+    run.finish(start, &model, layers)
 }
 
 /// The adapters of the plan: those of the folder, and the top singular directions of what the codes
 /// lost where it has none.
-fn adapter_layers(request: &RecoverRequest<'_>, model: &Model) -> Result<Vec<(Place, Parameters)>> {
-    let RecoverRequest { start, checkpoint, plan, seed, .. } = *request;
+fn adapter_layers(
+    request: &TrainRequest<'_>,
+    start: &CompressedFolder,
+    model: &Model,
+) -> Result<Vec<(Place, Parameters)>> {
+    let TrainRequest { checkpoint, plan, seed, .. } = *request;
     let mut layers = Vec::new();
     for place in places(model) {
         let source = |tensor: &crate::checkpoint::Tensor| tensor.name == place.name;

@@ -37,6 +37,26 @@ pub struct RunSettings {
     pub seed: u64,
 }
 
+impl RunSettings {
+    /// `share` of the full rates, and step `number` with gradients that are sums of
+    /// [`Self::accumulate`] batches' and whose mean has the L2 norm `norm`.
+    #[must_use]
+    pub fn step(&self, number: u64, norm: f64, share: f32) -> (Rates, Step) {
+        let Rates { weight, scale, .. } = self.rates;
+        let rates = Rates { weight: weight * share, scale: scale * share, ..self.rates };
+        let clip = (f64::from(self.clip) / norm).min(1.0) as f32;
+        let step = Step {
+            number,
+            factor: clip / self.accumulate as f32,
+            beta1: self.betas.0,
+            beta2: self.betas.1,
+            epsilon: EPSILON,
+            decay: self.decay,
+        };
+        (rates, step)
+    }
+}
+
 /// Losses, means over tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Losses {
@@ -217,20 +237,7 @@ pub fn train<T: Trainee>(
         }
         position.step += 1;
         let share = settings.schedule.share(position.step) * position.rate_factor;
-        let rates = Rates {
-            weight: settings.rates.weight * share,
-            scale: settings.rates.scale * share,
-            ..settings.rates
-        };
-        let clip = (f64::from(settings.clip) / norm).min(1.0) as f32;
-        let step = Step {
-            number: position.step,
-            factor: clip / settings.accumulate as f32,
-            beta1: settings.betas.0,
-            beta2: settings.betas.1,
-            epsilon: EPSILON,
-            decay: settings.decay,
-        };
+        let (rates, step) = settings.step(position.step, norm, share);
         trainee.step(&rates, &step);
         watcher.stepped(&position, &losses, norm, share);
         let last = position.step == settings.schedule.steps;
