@@ -47,6 +47,9 @@ def flags(assignment):
 
 class Golden(unittest.TestCase):
     def setUp(self):
+        # A version that the package does not know yet only warns a user; here it fails.
+        self.enterContext(warnings.catch_warnings())
+        warnings.simplefilter("error", UserWarning)
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.work = Path(folder.name)
@@ -166,7 +169,8 @@ class Rules(unittest.TestCase):
                 self.folder(bad)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            self.folder("1.0")
+            for known in ("1.0", "1.1"):
+                self.folder(known)
             with self.assertRaisesRegex(UserWarning, "newer"):
                 self.folder("1.7")
 
