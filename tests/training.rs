@@ -133,6 +133,25 @@ fn one_batch_can_be_learnt_by_heart() {
     assert!(losses[79] < losses[0] / 8.0, "{} -> {}", losses[0], losses[79]);
 }
 
+#[test]
+fn blocks_trained_alone_come_nearer_to_what_the_original_blocks_give() {
+    let (workspace, text) = workspace(60_000);
+    solved(&workspace, "start", &text);
+    let mut args = arguments(&text, "out");
+    args.extend(["--start", "start", "--steps", "0", "--train", "block_epochs=2"]);
+    let report = workspace.run("qat", "model", &args).ok().json();
+    let blocks = report["blocks"].as_array().unwrap();
+    assert_eq!(blocks.len(), 4);
+    for block in blocks {
+        let (before, after) = (block["before"].as_f64().unwrap(), block["after"].as_f64().unwrap());
+        assert!(after < 0.95 * before, "{block}");
+    }
+    let together = scores(&workspace, "out").1;
+    let start = scores(&workspace, "start").1;
+    assert!(together < start, "{start} -> {together}");
+    workspace.run("verify", "out", &["--against", "model"]).ok();
+}
+
 /// Starts a run that may be killed.
 fn spawn(workspace: &Workspace, args: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_compress-model"))

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use compress_model_qat::train::{Losses, RunSettings, WindowOrder};
+use compress_model_qat::train::{RunSettings, WindowOrder};
 use rayon::prelude::*;
 
 use super::layer::{Parameters, Place};
@@ -20,11 +20,15 @@ use crate::model::Model;
 pub struct BlockReport {
     /// Which block.
     pub block: usize,
-    /// Squared difference of its outputs from the original's over their square, before training.
+    /// Squared difference of its outputs, as exported, from the original's over their square, on
+    /// the first windows of the text and before training.
     pub before: f64,
-    /// The same over the last epoch.
+    /// The same after training.
     pub after: f64,
 }
+
+/// Windows that a block's error is measured on.
+const MEASURED: usize = 16;
 
 /// Hidden states of all windows, one window a batch.
 struct States {
@@ -55,7 +59,7 @@ pub(super) fn train_blocks(
     }
     for block in 0..network.blocks.len() {
         let held = original.hold_block(block)?;
-        let mut targets = TargetOf { original, held: std::slice::from_ref(&held), ctx };
+        let targets = Outputs { model: original, held: std::slice::from_ref(&held), ctx };
         for i in 0..windows {
             states.teacher.write(i, &targets.of(&states.teacher.read(i)?)?)?;
         }
@@ -64,7 +68,7 @@ pub(super) fn train_blocks(
             if fresh { Some(train_block(network, block, &states, epochs, seed)?) } else { None };
         install(network, block, true)?;
         let held = &network.blocks[block..=block];
-        let mut outputs = TargetOf { original: network.model, held, ctx };
+        let outputs = Outputs { model: network.model, held, ctx };
         for i in 0..windows {
             states.student.write(i, &outputs.of(&states.student.read(i)?)?)?;
         }
@@ -78,17 +82,17 @@ pub(super) fn train_blocks(
     Ok(false)
 }
 
-/// Runs blocks without gradients.
-struct TargetOf<'a> {
-    original: &'a Model,
+/// What blocks give, without gradients.
+struct Outputs<'a> {
+    model: &'a Model,
     held: &'a [crate::model::HeldBlock],
     ctx: usize,
 }
 
-impl TargetOf<'_> {
-    fn of(&mut self, x: &[f32]) -> Result<Vec<f32>> {
-        let pass = self.original.pass(self.held, x, self.ctx, false, false)?;
-        pass.hidden().map_err(|e| fault(self.original.folder(), &e.to_string()))
+impl Outputs<'_> {
+    fn of(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let pass = self.model.pass(self.held, x, self.ctx, false, false)?;
+        pass.hidden().map_err(|e| fault(self.model.folder(), &e.to_string()))
     }
 }
 
@@ -126,8 +130,7 @@ fn train_block(
         accumulate: 1,
         ..options.run(windows, seed)
     };
-    let last_epoch = steps - steps.div_ceil(epochs);
-    let (mut before, mut after) = (0.0, Losses::default());
+    let before = measure(network, block, states)?;
     for number in 1..=steps {
         install(network, block, false)?;
         let batch = order.take((number - 1) * options.batch as u64, options.batch);
@@ -149,16 +152,23 @@ fn train_block(
         let norm = norms.iter().sum::<f64>().sqrt();
         let (rates, step) = settings.step(number, norm, settings.schedule.share(number));
         layers.par_iter_mut().for_each(|(_, p)| p.step(&rates, &step));
-        if number == 1 {
-            before = loss;
-        }
-        if number > last_epoch {
-            after.absorb(&Losses { total: loss, tokens: 1, ..Losses::default() });
-        }
     }
     // End-to-end training starts with fresh moments.
     own(&mut network.layers, block).iter_mut().for_each(|(_, p)| p.forget_moments());
-    Ok(BlockReport { block, before, after: after.total })
+    Ok(BlockReport { block, before, after: measure(network, block, states)? })
+}
+
+/// Mean error of a block as it is exported.
+fn measure(network: &mut Network<'_>, block: usize, states: &States) -> Result<f64> {
+    install(network, block, true)?;
+    let held = &network.blocks[block..=block];
+    let outputs = Outputs { model: network.model, held, ctx: network.text.ctx };
+    let windows = network.text.windows.len().min(MEASURED);
+    let errors = (0..windows).map(|i| {
+        let y = outputs.of(&states.student.read(i)?)?;
+        Ok(difference(&y, &states.teacher.read(i)?).0)
+    });
+    Ok(errors.sum::<Result<f64>>()? / windows as f64)
 }
 
 /// ‖y - target‖² / ‖target‖² and its gradient.

@@ -44,13 +44,30 @@ pub(super) struct LowRank {
     /// A [rank, in] and B [out, rank].
     pub(super) factors: [Vec<f32>; 2],
     states: [AdamW; 2],
-    /// Root mean squares of the factors as they start.
-    units: [f32; 2],
+    /// What rates are multiples of, for each element; see [`units`].
+    units: [Vec<f32>; 2],
     gradients: [GradientSum; 2],
 }
 
 fn sum(len: usize) -> GradientSum {
     Arc::new(Mutex::new(vec![0.0; len]))
+}
+
+/// Units of the rates of A [rank, in] and B [out, rank]: the root mean squares of the columns of A and
+/// of the rows of B, so that loud input channels, whose elements are small, move little. At least a
+/// hundredth of the whole factor's, so that everything can move.
+fn units(rank: usize, a: &[f32], b: &[f32]) -> [Vec<f32>; 2] {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let mean = |x: &[f32]| x.iter().map(|&x| square(x)).sum::<f64>() / x.len().max(1) as f64;
+    let least = |factor: &[f32]| 1e-4 * mean(factor);
+    let (inputs, least_a, least_b) = (a.len() / rank, least(a), least(b));
+    let columns = (0..inputs).map(|j| {
+        let sum: f64 = a[j..].iter().step_by(inputs).map(|&x| square(x)).sum();
+        (sum / rank as f64).max(least_a).sqrt() as f32
+    });
+    let rows = b.chunks_exact(rank).map(|row| mean(row).max(least_b).sqrt() as f32);
+    let rows = rows.flat_map(|unit| std::iter::repeat_n(unit, rank));
+    [columns.collect::<Vec<f32>>().repeat(rank), rows.collect()]
 }
 
 impl Parameters {
@@ -62,11 +79,7 @@ impl Parameters {
 
     /// An adapter that starts as `a` [rank, in] and `b` [out, rank].
     pub(super) fn of_adapter(rank: usize, a: Vec<f32>, b: Vec<f32>) -> Self {
-        let rms = |x: &[f32]| {
-            let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            (squares / x.len().max(1) as f64).sqrt() as f32
-        };
-        let units = [rms(&a), rms(&b)];
+        let units = units(rank, &a, &b);
         let states = [AdamW::new(a.len()), AdamW::new(b.len())];
         let gradients = [sum(a.len()), sum(b.len())];
         Self::Adapter(LowRank { rank, factors: [a, b], states, units, gradients })
@@ -145,7 +158,7 @@ impl Parameters {
                 let parts = factors.iter_mut().zip(states).zip(units).zip(gradients);
                 for (((factor, state), unit), gradient) in parts {
                     let mut gradient = gradient.lock().expect("invariant: no addition panics");
-                    state.update(factor, &gradient, rates.weight * *unit, step);
+                    state.update_in_units(factor, &gradient, (rates.weight, unit), step);
                     gradient.fill(0.0);
                 }
             }
@@ -225,5 +238,26 @@ impl Parameters {
                 ("b.second", &mut state_b.second),
             ],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_those_of_input_and_output_channels() {
+        // Two inputs, three outputs, rank 2; the last column and row are silent.
+        let a = [3.0, 0.0, 4.0, 0.0];
+        let b = [1.0, 1.0, 0.0, 5.0, 0.0, 0.0];
+        let [of_a, of_b] = units(2, &a, &b);
+        let loud = 12.5_f32.sqrt();
+        let (least_a, least_b) = (0.01 * 6.25_f32.sqrt(), 0.01 * 4.5_f32.sqrt());
+        let close = |found: &[f32], wanted: &[f32]| {
+            found.len() == wanted.len()
+                && found.iter().zip(wanted).all(|(f, w)| (f / w - 1.0).abs() < 1e-6)
+        };
+        assert!(close(&of_a, &[loud, least_a, loud, least_a]), "{of_a:?}");
+        assert!(close(&of_b, &[1.0, 1.0, loud, loud, least_b, least_b]), "{of_b:?}");
     }
 }

@@ -21,8 +21,9 @@ pub struct TrainOptions {
     pub batch: usize,
     /// Batches that make a step. Default: 1.
     pub accumulate: usize,
-    /// Rate of weights and of adapters' factors, in multiples of the root mean square of each
-    /// matrix as it starts. Default: 0.004.
+    /// Rate of weights, in multiples of the root mean square of each matrix as it starts, and of
+    /// adapters' factors, in multiples of those of the columns of A and the rows of B. Default:
+    /// 0.004; of `recover` 0.005.
     pub rate: f32,
     /// Rate of learnt scales, in multiples of themselves. Default: 0.0005.
     pub scale_rate: f32,
@@ -52,7 +53,8 @@ pub struct TrainOptions {
     pub divergence: f32,
     /// Weight of the cross entropy with the text. Default: 0.
     pub cross_entropy: f32,
-    /// Weight of the relative squared difference of the last hidden states. Default: 0.
+    /// Weight of the relative squared difference of the last hidden states. Default: 1; of
+    /// `recover` 0.
     pub hidden: f32,
     /// Blocks are computed again on the way back: less memory, a third more time. Default: false.
     pub recompute: bool,
@@ -95,7 +97,7 @@ impl Default for TrainOptions {
             from_solution: true,
             divergence: 1.0,
             cross_entropy: 0.0,
-            hidden: 0.0,
+            hidden: 1.0,
             recompute: false,
             evaluate_every: 50,
             held_out: 8,
@@ -109,11 +111,10 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
-    /// Defaults for adapters: they start near their optimum, and are spoilt by rates that weights
-    /// need.
+    /// Defaults for adapters.
     #[must_use]
     pub fn of_adapters() -> Self {
-        Self { steps: 250, rate: 0.0005, ..Self::default() }
+        Self { steps: 250, rate: 0.005, hidden: 0.0, ..Self::default() }
     }
 
     /// Refuses what makes no sense.
@@ -260,7 +261,7 @@ mod tests {
         assert!(message("rate = -1.0").contains("rate"));
         assert!(message("rate = nan").contains("rate"));
         assert!(message("scale_decay = 1.0").contains("scale_decay"));
-        assert!(message("divergence = 0.0").contains("nothing to train for"));
+        assert!(message("divergence = 0.0\nhidden = 0").contains("nothing to train for"));
         assert!(message("steps = 0").contains("nothing to train"));
         assert!(message("batch = 0").contains("batch"));
     }

@@ -81,7 +81,8 @@ fn every_transform_keeps_the_function_of_every_family() {
             assert!(!made.record().changes.is_empty());
         }
     }
-    assert!(worst < 1e-4, "{worst}");
+    // 8e-7 was found; rounding only.
+    assert!(worst < 5e-6, "{worst}");
 }
 
 #[test]

@@ -40,12 +40,32 @@ impl AdamW {
     /// # Panics
     /// If there is not one gradient for each parameter.
     pub fn update(&mut self, parameters: &mut [f32], gradients: &[f32], rate: f32, step: &Step) {
+        let corrections = self.check(parameters, gradients, step);
+        update(self, parameters, gradients, rate, step, corrections);
+    }
+
+    /// The same with a rate of `rate` times its unit for each parameter.
+    ///
+    /// # Panics
+    /// If there is not one gradient and one unit for each parameter.
+    pub fn update_in_units(
+        &mut self,
+        parameters: &mut [f32],
+        gradients: &[f32],
+        (rate, units): (f32, &[f32]),
+        step: &Step,
+    ) {
+        assert_eq!(parameters.len(), units.len(), "one unit for each parameter");
+        let corrections = self.check(parameters, gradients, step);
+        update_in_units(self, parameters, gradients, (rate, units), step, corrections);
+    }
+
+    /// What the moments are multiplied by for having started at zero.
+    fn check(&self, parameters: &[f32], gradients: &[f32], step: &Step) -> (f32, f32) {
         assert_eq!(parameters.len(), gradients.len(), "one gradient for each parameter");
         assert_eq!(parameters.len(), self.first.len(), "the parameters that it was made for");
         let t = step.number.min(1 << 24) as i32;
-        let first_share = 1.0 - step.beta1.powi(t);
-        let second_share = 1.0 - step.beta2.powi(t);
-        update(self, parameters, gradients, rate, step, (1.0 / first_share, 1.0 / second_share));
+        (1.0 / (1.0 - step.beta1.powi(t)), 1.0 / (1.0 - step.beta2.powi(t)))
     }
 }
 
@@ -56,17 +76,42 @@ fn update(
     gradients: &[f32],
     rate: f32,
     step: &Step,
+    corrections: (f32, f32),
+) {
+    advance(state, parameters, gradients, std::iter::repeat(rate), step, corrections);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
+fn update_in_units(
+    state: &mut AdamW,
+    parameters: &mut [f32],
+    gradients: &[f32],
+    (rate, units): (f32, &[f32]),
+    step: &Step,
+    corrections: (f32, f32),
+) {
+    let rates = units.iter().map(|unit| rate * unit);
+    advance(state, parameters, gradients, rates, step, corrections);
+}
+
+/// The arithmetic of both, compiled into each for its instructions.
+#[inline(always)]
+fn advance(
+    state: &mut AdamW,
+    parameters: &mut [f32],
+    gradients: &[f32],
+    rates: impl Iterator<Item = f32>,
+    step: &Step,
     (first_factor, second_factor): (f32, f32),
 ) {
     let Step { factor, beta1, beta2, epsilon, decay, .. } = *step;
-    let keep = 1.0 - rate * decay;
     let moments = state.first.iter_mut().zip(&mut state.second);
-    for ((p, g), (m, v)) in parameters.iter_mut().zip(gradients).zip(moments) {
+    for (((p, g), rate), (m, v)) in parameters.iter_mut().zip(gradients).zip(rates).zip(moments) {
         let g = g * factor;
         *m = beta1 * *m + (1.0 - beta1) * g;
         *v = beta2 * *v + (1.0 - beta2) * g * g;
         let direction = *m * first_factor / ((*v * second_factor).sqrt() + epsilon);
-        *p = *p * keep - rate * direction;
+        *p = *p * (1.0 - rate * decay) - rate * direction;
     }
 }
 
