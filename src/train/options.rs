@@ -23,7 +23,7 @@ pub struct TrainOptions {
     pub accumulate: usize,
     /// Rate of weights, in multiples of the root mean square of each matrix as it starts, and of
     /// adapters' factors, in multiples of those of the columns of A and the rows of B. Default:
-    /// 0.004; of `recover` 0.005.
+    /// 0.004; of `recover` 0.002.
     pub rate: f32,
     /// Rate of learnt scales, in multiples of themselves. Default: 0.0005.
     pub scale_rate: f32,
@@ -114,7 +114,7 @@ impl TrainOptions {
     /// Defaults for adapters.
     #[must_use]
     pub fn of_adapters() -> Self {
-        Self { steps: 250, rate: 0.005, hidden: 0.0, ..Self::default() }
+        Self { steps: 250, rate: 0.002, hidden: 0.0, ..Self::default() }
     }
 
     /// Refuses what makes no sense.
