@@ -44,14 +44,15 @@ pub fn qat(
         QatStart::Calibrated(windows) => (None, windows),
     };
     let run = Run::open(*request, watch, "qat", given, windows)?;
-    let calibrated = match given {
-        Some(_) => None,
+    let solved;
+    let start = match given {
+        Some(folder) => folder,
         None => {
             let folder = calibrated(request, windows, &run.folder, watch.coding)?;
-            Some(CompressedFolder::open(&folder)?)
+            solved = CompressedFolder::open(&folder)?;
+            &solved
         }
     };
-    let start = given.or(calibrated.as_ref()).expect("invariant: one of the two is there");
     let model = open_student(start.stored.folder())?;
     let layers = grid_layers(request.checkpoint, start, &model, request.options)?;
     run.finish(start, &model, layers)

@@ -40,7 +40,7 @@ impl AdamW {
     /// # Panics
     /// If there is not one gradient for each parameter.
     pub fn update(&mut self, parameters: &mut [f32], gradients: &[f32], rate: f32, step: &Step) {
-        let corrections = self.check(parameters, gradients, step);
+        let corrections = self.corrections(parameters, gradients, step);
         update(self, parameters, gradients, rate, step, corrections);
     }
 
@@ -56,12 +56,12 @@ impl AdamW {
         step: &Step,
     ) {
         assert_eq!(parameters.len(), units.len(), "one unit for each parameter");
-        let corrections = self.check(parameters, gradients, step);
+        let corrections = self.corrections(parameters, gradients, step);
         update_in_units(self, parameters, gradients, (rate, units), step, corrections);
     }
 
-    /// What the moments are multiplied by for having started at zero.
-    fn check(&self, parameters: &[f32], gradients: &[f32], step: &Step) -> (f32, f32) {
+    /// What the moments are multiplied by for having started at zero, with the lengths checked.
+    fn corrections(&self, parameters: &[f32], gradients: &[f32], step: &Step) -> (f32, f32) {
         assert_eq!(parameters.len(), gradients.len(), "one gradient for each parameter");
         assert_eq!(parameters.len(), self.first.len(), "the parameters that it was made for");
         let t = step.number.min(1 << 24) as i32;
