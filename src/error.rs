@@ -111,6 +111,22 @@ pub enum Error {
         /// Bytes the file system reports as free.
         available: u64,
     },
+    /// The run would take more memory than it may.
+    #[error(
+        "{}: tensor {tensor:?}: takes {needed} bytes of memory on one thread, more than the limit \
+         of {limit}",
+        file.display()
+    )]
+    Memory {
+        /// The file that holds the tensor.
+        file: PathBuf,
+        /// The tensor that takes most.
+        tensor: String,
+        /// Bytes that the run takes at least.
+        needed: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A run was asked to stop, and stored what it needs to go on.
     #[error("stopped; run again with --resume to go on from {}", folder.display())]
     Stopped {
@@ -141,6 +157,7 @@ impl Error {
             Self::Adapter(_) => 3,
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
             Self::Verification { .. } | Self::Gate { .. } => 6,
+            Self::Memory { .. } => 5,
             Self::Stopped { .. } => 75,
             #[cfg(feature = "gpu")]
             Self::Gpu(error) => match error {
@@ -158,11 +175,17 @@ impl Error {
         }
     }
 
+    /// Whether the same run may well succeed another time: the system refused or was asked to end
+    /// it.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::DiskFull { .. } | Self::Stopped { .. })
+            || matches!(self, Self::Adapter(compress_model_lora::Error::Io { .. }))
+    }
+
     pub(crate) fn checkpoint(folder: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::Checkpoint { folder: folder.as_ref().to_path_buf(), message: message.into() }
     }
 
-    #[cfg(feature = "model")]
     pub(crate) fn input(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::Input { path: path.as_ref().to_path_buf(), message: message.into() }
     }

@@ -12,6 +12,7 @@ compile_error!("weights are read in place as little-endian");
 
 #[cfg(feature = "model")]
 pub mod budget;
+mod build;
 #[cfg(feature = "model")]
 pub mod calibrate;
 pub mod checkpoint;
@@ -23,6 +24,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 mod gguf;
+mod memory;
 #[cfg(feature = "model")]
 pub mod model;
 pub mod pipeline;

@@ -352,6 +352,9 @@ fn full_disk() {
     let weights = workspace.run("plan", "model", &["--preset", "on-device", "--json"]).ok().json();
     let size = weights["disk_bytes"].as_u64().unwrap() / 4096 * 4096 + 8192;
     let full = run(&size.to_string(), "").unwrap();
-    assert_eq!(full.stdout, "", "nothing is left on the disk");
-    full.fails(4, &["disk/.out.partial", "No space left"]);
+    assert_eq!(full.stdout.trim(), ".out.partial", "what is done stays for --resume");
+    assert_eq!(full.code, 4, "{full:?}");
+    for word in ["disk/.out.partial", "No space left", "--resume"] {
+        assert!(full.stderr.contains(word), "no {word:?} in {}", full.stderr);
+    }
 }

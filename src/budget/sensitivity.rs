@@ -8,7 +8,7 @@ use std::sync::Arc;
 use compress_model_feedback::{Gram, difference, squared_norm};
 
 use super::seen::Seen;
-use crate::calibrate::{Activations, CalibrationText};
+use crate::calibrate::{ActivationFile, CalibrationText};
 use crate::checkpoint::Checkpoint;
 use crate::codec::WorkerPools;
 use crate::error::{Error, Result};
@@ -77,7 +77,7 @@ pub(super) fn sensitivities(
     let windows = &text.windows()[..WINDOWS.min(text.windows().len())];
     let tokens = windows.concat();
     let width = model.architecture().hidden_size;
-    let states = Activations::create(
+    let states = ActivationFile::create(
         &folder.join("variants"),
         tokens.len() * (1 + wanted.len()),
         width,
@@ -113,7 +113,7 @@ struct Run<'a> {
     window: usize,
     wanted: HashMap<&'a str, usize>,
     /// Hidden states: of the original in batch 0, of variant i in batch i + 1.
-    states: Activations,
+    states: ActivationFile,
     pools: RefCell<WorkerPools>,
     variants: Vec<Variant>,
 }

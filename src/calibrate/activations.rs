@@ -1,6 +1,6 @@
-//! Hidden states of all calibration tokens, in a file.
+//! Hidden states of all calibration tokens, in memory or in a file.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,18 @@ use crate::checkpoint::positioned::{read_exact_at, write_all_at};
 use crate::error::{IoContext, Result};
 
 /// Rows of f32 for every token, read and replaced a batch of tokens at a time. A batch may have
-/// rows of any width up to the most; it is read as it was written. The file is removed when the
-/// value is dropped, unless it is to be kept.
+/// rows of any width up to the most; it is read as it was written.
 #[derive(Debug)]
-pub(crate) struct Activations {
+pub(crate) enum Activations {
+    /// The batches.
+    Memory(Vec<RefCell<Vec<f32>>>),
+    /// A file of them.
+    File(ActivationFile),
+}
+
+/// Batches in a file, which is removed when the value is dropped, unless it is to be kept.
+#[derive(Debug)]
+pub(crate) struct ActivationFile {
     path: PathBuf,
     file: File,
     slot_bytes: u64,
@@ -21,6 +29,42 @@ pub(crate) struct Activations {
 }
 
 impl Activations {
+    /// Room in memory for `tokens` rows, worked on `batch_tokens` at a time.
+    pub(crate) fn in_memory(tokens: usize, batch_tokens: usize) -> Self {
+        Self::Memory(vec![RefCell::default(); tokens.div_ceil(batch_tokens)])
+    }
+
+    /// Number of batches.
+    pub(crate) fn batches(&self) -> usize {
+        match self {
+            Self::Memory(batches) => batches.len(),
+            Self::File(file) => file.batches(),
+        }
+    }
+
+    /// Batch `index` as it was last written.
+    pub(crate) fn read(&self, index: usize) -> Result<Vec<f32>> {
+        match self {
+            Self::Memory(batches) => Ok(batches[index].borrow().clone()),
+            Self::File(file) => file.read(index),
+        }
+    }
+
+    /// Replaces batch `index`.
+    pub(crate) fn write(&self, index: usize, values: &[f32]) -> Result<()> {
+        match self {
+            Self::Memory(batches) => {
+                let mut batch = batches[index].borrow_mut();
+                batch.clear();
+                batch.extend_from_slice(values);
+                Ok(())
+            }
+            Self::File(file) => file.write(index, values),
+        }
+    }
+}
+
+impl ActivationFile {
     /// Room for `tokens` rows of at most `width`, worked on `batch_tokens` at a time.
     pub(crate) fn create(
         path: &Path,
@@ -86,7 +130,7 @@ impl Activations {
     }
 }
 
-impl Drop for Activations {
+impl Drop for ActivationFile {
     fn drop(&mut self) {
         if self.temporary {
             let _ = std::fs::remove_file(&self.path);

@@ -55,6 +55,23 @@ pub(crate) fn collect_site(
     Ok(moments.expect("invariant: a text has a window"))
 }
 
+/// Takes all of `student` to `site`, and `teacher` with it.
+///
+/// # Errors
+/// As running the block; I/O.
+pub(crate) fn pass_site(
+    site: Site,
+    student: (&Stream<'_>, &HeldBlock),
+    teacher: Option<(&Stream<'_>, &HeldBlock)>,
+) -> Result<()> {
+    for (stream, held) in std::iter::once(student).chain(teacher) {
+        for batch in 0..stream.batches() {
+            stream.reach(held, site, batch)?;
+        }
+    }
+    Ok(())
+}
+
 /// Sums of what the linear layers of experts see; an expert that no token came to has none.
 ///
 /// # Errors

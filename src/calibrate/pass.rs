@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
-use super::activations::Activations;
+use super::activations::{ActivationFile, Activations};
 use super::moments::{collect_head, with_fallback, with_values};
 use super::statistics::{DESCRIPTION_FILE, Description, SiteStatistics, VERSION};
 use super::stream::embed;
@@ -143,13 +143,13 @@ impl Pass<'_> {
     fn hidden(&self, block: usize) -> Result<Activations> {
         let path = self.folder.join(format!("hidden-{}", block % 2));
         let width = self.model.architecture().hidden_size;
-        let file = Activations::open_or_create(
+        let file = ActivationFile::open_or_create(
             &path,
             self.text.tokens(),
             width,
             self.text.batch_tokens(),
         )?;
-        Ok(file.keep())
+        Ok(Activations::File(file.keep()))
     }
 
     /// Runs the text through the next block and stores what its layers see.
@@ -177,7 +177,9 @@ impl Pass<'_> {
             self.model.leave(&held, self.text.ctx, &mut passage, Some(&observer))?;
             to.write(batch, &passage.residual)?;
         }
-        to.sync()?;
+        if let Activations::File(file) = &to {
+            file.sync()?;
+        }
         let experts: Vec<Site> =
             sites.iter().map(|layers| layers.site).filter(|site| site.is_expert()).collect();
         let (grams, rare) = with_fallback(grams.into_inner(), &experts);

@@ -117,6 +117,13 @@ impl Statistics {
         self.description.ctx * self.description.windows
     }
 
+    /// What the statistics are of.
+    pub(crate) fn identity(&self) -> String {
+        let Description { source_fingerprint, texts, ctx, windows, .. } = &self.description;
+        let texts: Vec<&str> = texts.iter().map(|(_, hash)| hash.as_str()).collect();
+        format!("{windows} windows of {ctx} of {}, {source_fingerprint}", texts.join(", "))
+    }
+
     /// Makes sure that these are statistics of `checkpoint`.
     ///
     /// # Errors

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::activations::Activations;
+use super::activations::{ActivationFile, Activations};
 use super::text::CalibrationText;
 use crate::error::Result;
 use crate::model::{HeldBlock, Model, Observer, Passage, Site};
 
-/// The hidden states of every token of a text, in two files: the residual stream, and what the
-/// linear layers at the last site saw.
+/// The hidden states of every token of a text: the residual stream, and what the linear layers at
+/// the last site saw.
 #[derive(Debug)]
 pub(crate) struct Stream<'m> {
     model: &'m Model,
@@ -29,22 +29,26 @@ pub(super) fn embed(model: &Model, text: &CalibrationText, hidden: &Activations)
 }
 
 impl<'m> Stream<'m> {
-    /// The embeddings of `text`; files go to `folder` under names that start with `name`.
+    /// The embeddings of `text`. Hidden states stay in memory, or go to `files`: a folder, and what
+    /// their names start with.
     ///
     /// # Errors
     /// A token outside the vocabulary; I/O.
     pub(crate) fn start(
         model: &'m Model,
         text: &CalibrationText,
-        folder: &Path,
-        name: &str,
+        files: Option<(&Path, &str)>,
     ) -> Result<Self> {
         let (tokens, batch) = (text.tokens(), text.batch_tokens());
-        let file = |part: &str, width: usize| {
-            Activations::create(&folder.join(format!("{name}-{part}")), tokens, width, batch)
+        let states = |part: &str, width: usize| -> Result<Activations> {
+            let Some((folder, name)) = files else {
+                return Ok(Activations::in_memory(tokens, batch));
+            };
+            let path = folder.join(format!("{name}-{part}"));
+            Ok(Activations::File(ActivationFile::create(&path, tokens, width, batch)?))
         };
-        let residual = file("residual", model.architecture().hidden_size)?;
-        let input = file("input", model.widest_input())?;
+        let residual = states("residual", model.architecture().hidden_size)?;
+        let input = states("input", model.widest_input())?;
         embed(model, text, &residual)?;
         Ok(Self { model, window: text.ctx, residual, input })
     }

@@ -10,6 +10,7 @@ mod gguf;
 pub mod header;
 mod index;
 pub mod order;
+mod partial;
 pub(crate) mod positioned;
 pub mod role;
 mod shard_writer;
@@ -29,6 +30,7 @@ use dtype::AlignedBytes;
 use positioned::read_exact_at;
 use role::Role;
 
+pub(crate) use partial::{Dependency, Partial};
 pub use shard_writer::{OutputTensor, Placement, ShardLayout, ShardWriter};
 pub use sidecars::{copy_sidecars, find_sidecars};
 pub use staging::{Staging, check_output_path, disk_free};

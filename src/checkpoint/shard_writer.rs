@@ -174,7 +174,8 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Creates the shard files in `folder` and writes their headers.
+    /// Creates the shard files in `folder` and writes their headers. What an earlier run has written
+    /// of the same layout stays.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if a file cannot be created or written.
@@ -182,7 +183,9 @@ impl ShardWriter {
         let mut files = Vec::new();
         for shard in &layout.shards {
             let path = folder.join(&shard.name);
-            let file = File::create_new(&path).at("create", &path)?;
+            let mut options = File::options();
+            let file = options.write(true).create(true).truncate(false).open(&path);
+            let file = file.at("create", &path)?;
             write_all_at(&file, &shard.header, 0).at("write", &path)?;
             file.set_len(shard.file_len).at("extend", &path)?;
             files.push(file);
@@ -210,14 +213,23 @@ impl ShardWriter {
             .at("write", self.folder.join(&self.layout.shards[place.shard].name))
     }
 
+    /// Flushes what was written so far to disk.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if the disk fails or is full.
+    pub fn flush(&self) -> Result<()> {
+        for (file, shard) in self.files.iter().zip(&self.layout.shards) {
+            file.sync_data().at("flush", self.folder.join(&shard.name))?;
+        }
+        Ok(())
+    }
+
     /// Flushes the shards to disk and writes the index if there are several.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if the disk fails or is full.
     pub fn finish(self) -> Result<()> {
-        for (file, shard) in self.files.iter().zip(&self.layout.shards) {
-            file.sync_all().at("flush", self.folder.join(&shard.name))?;
-        }
+        self.flush()?;
         if self.layout.shards.len() > 1 {
             let weight_map: BTreeMap<&str, &str> = self
                 .layout

@@ -57,6 +57,10 @@ fn is_empty_folder(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -85,6 +89,8 @@ pub fn disk_free(folder: &Path) -> Option<u64> {
 pub struct Staging {
     folder: PathBuf,
     target: PathBuf,
+    /// Whether the folder goes with the value.
+    temporary: bool,
 }
 
 impl Staging {
@@ -93,10 +99,19 @@ impl Staging {
     /// # Errors
     /// [`Error::Io`] if it cannot be created.
     pub fn create(target: &Path) -> Result<Self> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let folder = parent_of(target).join(format!(".{name}.partial-{}", std::process::id()));
+        let name = format!(".{}.partial-{}", name_of(target), std::process::id());
+        let folder = parent_of(target).join(name);
         fs::create_dir(&folder).at("create", &folder)?;
-        Ok(Self { folder, target: target.to_path_buf() })
+        Ok(Self { folder, target: target.to_path_buf(), temporary: true })
+    }
+
+    /// Stages in `folder`, which may be there already and stays if it does not become the target.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be created.
+    pub(crate) fn lasting(folder: PathBuf, target: &Path) -> Result<Self> {
+        fs::create_dir_all(&folder).at("create", &folder)?;
+        Ok(Self { folder, target: target.to_path_buf(), temporary: false })
     }
 
     /// Where to write.
@@ -105,18 +120,20 @@ impl Staging {
         &self.folder
     }
 
-    /// Renames the folder to the target, replacing what [`check_output_path`] allowed to replace.
+    /// Renames the folder to the target, replacing what [`check_output_path`] allowed to replace, and
+    /// gives the target.
     ///
     /// # Errors
     /// [`Error::Io`]; the target is then as it was.
-    pub fn commit(self) -> Result<()> {
+    pub fn commit(self) -> Result<PathBuf> {
         sync_folder(&self.folder)?;
         let parent = parent_of(&self.target);
         if is_empty_folder(&self.target) {
             fs::remove_dir(&self.target).at("replace", &self.target)?;
         }
         if self.target.exists() {
-            let old = self.folder.with_extension("replaced");
+            let old =
+                parent.join(format!(".{}.replaced-{}", name_of(&self.target), std::process::id()));
             fs::rename(&self.target, &old).at("move aside", &self.target)?;
             if let Err(e) = fs::rename(&self.folder, &self.target) {
                 fs::rename(&old, &self.target).at("restore", &self.target)?;
@@ -126,18 +143,21 @@ impl Staging {
         } else {
             fs::rename(&self.folder, &self.target).at("rename", &self.folder)?;
         }
-        sync_folder(&parent)
+        sync_folder(&parent)?;
+        Ok(self.target.clone())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // After a commit the folder has its new name and there is nothing to remove.
-        let _ = fs::remove_dir_all(&self.folder);
+        if self.temporary {
+            // After a commit the folder has its new name and there is nothing to remove.
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
-fn sync_folder(folder: &Path) -> Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     #[cfg(unix)]
     File::open(folder).and_then(|f| f.sync_all()).at("flush", folder)?;
     #[cfg(not(unix))]
@@ -145,9 +165,9 @@ fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `bytes` to a new file and flushes it to disk.
+/// Writes `bytes` to a file and flushes it to disk.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create_new(path).at("create", path)?;
+    let mut file = File::create(path).at("create", path)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).at("write", path)
 }
 

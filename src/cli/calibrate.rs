@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::memory::peak_resident;
 use super::progress::Display;
 use super::{Common, Failure, human_bytes, print_json, print_text};
 use crate::calibrate::{
@@ -13,6 +12,7 @@ use crate::calibrate::{
 };
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::memory::peak_resident;
 
 /// How a calibration text is cut; the flags of `calibrate` and `compress`.
 #[derive(Debug, Args)]

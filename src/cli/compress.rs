@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::memory::peak_resident;
 use super::progress::Display;
 use super::recipe_args::RecipeArgs;
+use super::stop::stop_flag;
 use super::{Common, Failure, human_bytes, human_db, print_json, print_text};
 use crate::checkpoint::{Checkpoint, check_output_path};
 use crate::error::Error;
-use crate::pipeline::{CompressReport, Plan, compress};
+use crate::memory::peak_resident;
+use crate::pipeline::{CompressReport, Plan, compress_resumable};
 #[cfg(feature = "model")]
 use crate::{
     budget::{self, BudgetReport, Target},
@@ -49,6 +50,12 @@ pub(super) struct CompressArgs {
     #[cfg(feature = "model")]
     #[arg(long, value_name = "SIZE", requires = "calibration", value_parser = super::parse_bytes)]
     target_size: Option<u64>,
+    /// Go on where an earlier run stopped: after SIGTERM, a full disk, a crash or a loss of power
+    #[arg(long)]
+    resume: bool,
+    /// Take at most this much memory, with fewer threads than asked for if it must be
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes)]
+    memory_limit: Option<u64>,
     /// Replace the output folder if it is there
     #[arg(long)]
     overwrite: bool,
@@ -72,8 +79,7 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         let message = "has no config.json; compress takes whole model folders";
         return Err(Error::checkpoint(&args.model, message).into());
     }
-    let threads = rayon::current_num_threads();
-    let display = Display::new(common);
+    let display = Display::stoppable(common, stop_flag());
     #[cfg(feature = "model")]
     let calibrated = !args.calibration.is_empty();
     #[cfg(not(feature = "model"))]
@@ -91,6 +97,7 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     #[cfg(not(feature = "model"))]
     let checkpoint = &original;
     let plan = |recipe| -> Result<Plan, Error> {
+        let threads = rayon::current_num_threads();
         let plan = Plan::new(checkpoint, recipe, args.recipe.edits.max_shard_size, threads)?;
         #[cfg(feature = "model")]
         if let Some(transformed) = &transformed {
@@ -104,15 +111,23 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         Some((recipe, budget)) => (plan(recipe)?, Some(budget)),
         None => (wanted, None),
     };
-    let plan = wanted;
+    let mut plan = wanted;
     for warning in plan.warnings(checkpoint) {
         tracing::warn!("{warning}");
     }
     #[cfg(feature = "model")]
-    let solver = solver(checkpoint, calibration, transformed.as_ref());
+    let solver = solver(checkpoint, calibration, transformed.as_ref(), args.memory_limit);
     #[cfg(feature = "model")]
     let solver = solver.as_deref();
-    let run = compress(checkpoint, &plan, &args.output, common.seed, solver, &display)?;
+    let mut threads = rayon::current_num_threads();
+    if let Some(limit) = args.memory_limit {
+        let solving = solver.map_or(0, |solver| solver.peak_memory(&plan));
+        threads = plan.fit_memory(checkpoint, limit, solving, threads)?;
+    }
+    let (output, seed) = (&args.output, common.seed);
+    let run = with_threads(threads, || {
+        compress_resumable(checkpoint, &plan, output, seed, solver, args.resume, &display)
+    })??;
     drop(display);
     let report = Report {
         run,
@@ -130,6 +145,15 @@ pub(super) fn print_run(run: CompressReport, common: &Common) -> Result<(), Fail
     let threads = rayon::current_num_threads();
     let report = Report { run, budget: None, threads, peak_memory: peak_resident() };
     if common.json { print_json(&report) } else { print_text(&render(&report)) }
+}
+
+/// Runs `work` on `threads` threads.
+fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    if threads == rayon::current_num_threads() {
+        return Ok(work());
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    Ok(pool.map_err(Failure::Pool)?.install(work))
 }
 
 /// What the layers are known by.
@@ -207,11 +231,18 @@ fn solver<'a>(
     checkpoint: &'a Checkpoint,
     calibration: Calibration,
     transformed: Option<&Transformed>,
+    memory_limit: Option<u64>,
 ) -> Option<Box<dyn Solver + 'a>> {
     let options = SolveOptions::default();
     match calibration {
         Calibration::None => None,
-        Calibration::Text(text) => Some(Box::new(Sequential { checkpoint, text, options })),
+        Calibration::Text(text) => {
+            let mut solver = Sequential::new(checkpoint, text, options);
+            if memory_limit.is_some() {
+                solver.states_memory = 0;
+            }
+            Some(Box::new(solver))
+        }
         Calibration::Statistics(statistics) => {
             let statistics = match transformed {
                 Some(transformed) => transformed.statistics(statistics),

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::memory::peak_resident;
 use super::network::NetworkArgs;
 use super::table::table;
 use super::token_bar::TokenBar;
@@ -16,6 +15,7 @@ use crate::eval::{
     Comparison, Estimate, EvalOptions, EvalReport, Gates, MethodScores, Share, Spread, TaskScores,
     TaskSet, Text, evaluate,
 };
+use crate::memory::peak_resident;
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {

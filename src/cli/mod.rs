@@ -10,12 +10,12 @@ mod eval;
 mod export;
 #[cfg(feature = "model")]
 mod generate;
+mod generate_docs;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
 mod gpu_info;
 mod inspect;
-mod memory;
 #[cfg(feature = "model")]
 mod network;
 #[cfg(feature = "model")]
@@ -27,11 +27,13 @@ mod qat;
 mod recipe_args;
 #[cfg(feature = "model")]
 mod recover;
+mod stop;
 mod table;
 #[cfg(feature = "model")]
 mod token_bar;
 #[cfg(feature = "model")]
 mod train_args;
+mod units;
 mod verify;
 mod view;
 
@@ -42,6 +44,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::build;
 use crate::error::{Error, Result};
 
 /// Largest weights file unless asked otherwise, as Hugging Face and MLX have it.
@@ -79,9 +82,36 @@ struct Common {
     /// Say what is going on; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How messages on stderr are written
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// No progress and no warnings
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+}
+
+impl Common {
+    /// Says on stderr why the command ends with `code`.
+    fn fail(&self, why: &dyn std::fmt::Display, code: u8) {
+        match self.log_format {
+            LogFormat::Text => eprintln!("compress-model: error: {why}"),
+            LogFormat::Json => {
+                let line = serde_json::json!({
+                    "level": "ERROR", "message": why.to_string(), "exit_code": code
+                });
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// How messages on stderr are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +120,10 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Show what each tensor would become, and write nothing
     Plan(plan::PlanArgs),
+    /// Do one unit of a compression that `plan --units` cut for many machines
+    Work(units::WorkArgs),
+    /// Merge the pieces of all units into an output folder
+    Merge(units::MergeArgs),
     /// Compress a checkpoint into an output folder
     Compress(compress::CompressArgs),
     /// Collect what the linear layers of a model see while it reads a text
@@ -119,6 +153,10 @@ enum Command {
     GpuInfo(gpu_info::GpuInfoArgs),
     /// Write the model, its textures or its adapters for other programs
     Export(export::ExportArgs),
+    /// Print shell completions
+    Completions(generate_docs::CompletionsArgs),
+    /// Write manual pages
+    Man(generate_docs::ManArgs),
     /// Write a web page that shows texture-coded weights and their blocks
     View(view::ViewArgs),
 }
@@ -126,6 +164,10 @@ enum Command {
 /// Runs the command with the process's arguments and returns its exit code.
 #[must_use]
 pub fn main() -> u8 {
+    if asks_for_build(std::env::args_os().skip(1)) {
+        let _ = print_text(&build::describe());
+        return 0;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -137,20 +179,34 @@ pub fn main() -> u8 {
     match run(&cli) {
         Ok(()) => 0,
         Err(Failure::Library(e)) => {
-            eprintln!("compress-model: error: {e}");
+            cli.common.fail(&e, e.exit_code());
             e.exit_code()
         }
         // The reader of our output has gone: not a failure of ours.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(Failure::Output(e)) => {
-            eprintln!("compress-model: error: cannot write to stdout: {e}");
+            cli.common.fail(&format!("cannot write to stdout: {e}"), 4);
             4
         }
         Err(Failure::Pool(e)) => {
-            eprintln!("compress-model: error: cannot start threads: {e}");
+            cli.common.fail(&format!("cannot start threads: {e}"), UNEXPECTED);
             UNEXPECTED
         }
     }
+}
+
+/// Whether the arguments are `--version --verbose`, in any order and form.
+fn asks_for_build(args: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let (mut version, mut verbose) = (false, false);
+    for arg in args {
+        match arg.to_str() {
+            Some("--version" | "-V") => version = true,
+            Some("--verbose" | "-v") => verbose = true,
+            Some("-vV" | "-Vv") => (version, verbose) = (true, true),
+            _ => return false,
+        }
+    }
+    version && verbose
 }
 
 /// Why a subcommand stopped.
@@ -180,6 +236,8 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
     pool.install(|| match &cli.command {
         Command::Inspect(args) => inspect::run(args, &cli.common),
         Command::Plan(args) => plan::run(args, &cli.common),
+        Command::Work(args) => units::work(args, &cli.common),
+        Command::Merge(args) => units::merge(args, &cli.common),
         Command::Compress(args) => compress::run(args, &cli.common),
         #[cfg(feature = "model")]
         Command::Calibrate(args) => calibrate::run(args, &cli.common),
@@ -198,6 +256,8 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
         #[cfg(feature = "gpu")]
         Command::GpuInfo(args) => gpu_info::run(args, &cli.common),
         Command::Export(args) => export::run(args, &cli.common),
+        Command::Completions(args) => generate_docs::completions(args),
+        Command::Man(args) => generate_docs::man(args),
         Command::View(args) => view::run(args, &cli.common),
     })
 }
@@ -211,12 +271,11 @@ fn start_logging(common: &Common) {
         (false, _) => LevelFilter::DEBUG,
     };
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .without_time()
-        .with_target(false)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match common.log_format {
+        LogFormat::Text => log.without_time().with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 /// Prints `value` as JSON on stdout.

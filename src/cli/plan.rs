@@ -15,6 +15,7 @@ use crate::checkpoint::role::Role;
 use crate::codec::Params;
 #[cfg(feature = "model")]
 use crate::error::IoContext;
+use crate::pipeline::units::UnitPlan;
 use crate::pipeline::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 #[cfg(feature = "model")]
 use crate::transform::Transformed;
@@ -28,6 +29,13 @@ pub(super) struct PlanArgs {
     /// Of a preset, show the variant that compress takes with --calibration
     #[arg(long)]
     calibrated: bool,
+    /// Cut the work into N units for many machines, and write them to the file of --output; see
+    /// `work` and `merge`
+    #[arg(long, value_name = "N", requires = "output", conflicts_with = "calibrated")]
+    units: Option<std::num::NonZeroUsize>,
+    /// File for the units, JSON
+    #[arg(short, long, value_name = "UNITS", requires = "units")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +73,13 @@ struct PlanLine {
 pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     let original = Checkpoint::open(&args.model)?;
     let threads = rayon::current_num_threads();
+    if let (Some(count), Some(output)) = (args.units, &args.output) {
+        let recipe = args.recipe.recipe(false)?;
+        let shards = args.recipe.edits.max_shard_size;
+        let plan = Plan::new(&original, recipe, shards, threads)?;
+        let units = UnitPlan::cut(&original, &plan, common.seed, shards, count.get())?;
+        units.write(output)?;
+    }
     let recipe = args.recipe.recipe(args.calibrated)?;
     let plan = |checkpoint: &Checkpoint, recipe| {
         Plan::new(checkpoint, recipe, args.recipe.edits.max_shard_size, threads)

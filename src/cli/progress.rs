@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar on a terminal, a log line a tensor with `--verbose`.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use indicatif::ProgressBar;
 
@@ -12,11 +13,18 @@ use crate::pipeline::Progress;
 pub(super) struct Display {
     bar: Mutex<ProgressBar>,
     visible: bool,
+    /// Set to have the run store itself and end.
+    stop: Arc<AtomicBool>,
 }
 
 impl Display {
     pub(super) fn new(common: &Common) -> Self {
-        Self { bar: Mutex::new(ProgressBar::hidden()), visible: bar::visible(common) }
+        Self::stoppable(common, Arc::default())
+    }
+
+    /// Shows a run that stores itself and ends when `stop` is set.
+    pub(super) fn stoppable(common: &Common, stop: Arc<AtomicBool>) -> Self {
+        Self { bar: Mutex::new(ProgressBar::hidden()), visible: bar::visible(common), stop }
     }
 
     fn bar(&self) -> ProgressBar {
@@ -44,5 +52,9 @@ impl Progress for Display {
 
     fn tensor(&self, line: &str) {
         self.bar().suspend(|| tracing::info!("{line}"));
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }

@@ -2,17 +2,16 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::memory::peak_resident;
 use super::progress::Display;
+use super::stop::stop_flag;
 use super::{Common, Failure, bar, human_bytes, print_json, print_text};
 use crate::error::{Error, Result};
+use crate::memory::peak_resident;
 use crate::model::{Model, ModelOptions};
 use crate::recipe::Recipe;
 use crate::train::{TrainOptions, TrainProgress, TrainReport, TrainingText, Watch};
@@ -110,21 +109,6 @@ pub(super) fn watched(
     let report = train(Watch { stop: &stop, progress: &progress, coding: &coding })?;
     drop((progress, coding));
     print(&report, common)
-}
-
-/// A flag that SIGTERM and SIGINT set: the run stores itself and ends.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        // A second one ends the process at once.
-        let shutdown =
-            signal_hook::flag::register_conditional_shutdown(signal, 75, Arc::clone(&stop));
-        let set = shutdown.and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)));
-        if let Err(e) = set {
-            tracing::warn!("signals will end the run without storing it: {e}");
-        }
-    }
-    stop
 }
 
 /// Shows training on a terminal, and as log lines with `--verbose`.

@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 #[cfg(feature = "model")]
 use crate::error::IoContext;
-use crate::pipeline::{CompressedFolder, VerifyReport, verify};
+use crate::pipeline::{CompressedFolder, VerifyReport, rebuild, verify};
 #[cfg(feature = "gpu")]
 use crate::pipeline::{texture_codecs, verify_gpu};
 #[cfg(feature = "model")]
@@ -27,6 +27,9 @@ pub(super) struct VerifyArgs {
     /// Fail if a coded tensor's SQNR is lower than this many dB
     #[arg(long, value_name = "DB")]
     min_sqnr: Option<f64>,
+    /// Compress N coded tensors again, drawn by --seed, and compare the bytes
+    #[arg(long, value_name = "N", requires = "against")]
+    rebuild: Option<usize>,
     #[cfg(feature = "gpu")]
     #[command(flatten)]
     gpu: super::gpu::GpuArgs,
@@ -53,6 +56,10 @@ pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
         .transpose()?;
     let mut report = verify(&folder, compared, args.min_sqnr, &display)?;
     report.against.clone_from(&args.against);
+    if let (Some(count), Some(original)) = (args.rebuild, &original) {
+        let (names, failures) = rebuild(&folder, original, count, common.seed, &display)?;
+        report.add_rebuilt(names, failures);
+    }
     #[cfg(feature = "gpu")]
     on_gpu.into_iter().for_each(|found| report.add_gpu(found));
     drop(display);
@@ -125,6 +132,9 @@ fn render(report: &VerifyReport) -> String {
             gpu.tensors,
             gpu.differing
         );
+    }
+    if !report.rebuilt.is_empty() {
+        text += &format!("\n{} tensors compressed again", report.rebuilt.len());
     }
     text += &format!(
         "\n{}: {} tensors, {} coded: {}\n",

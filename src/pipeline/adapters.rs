@@ -1,6 +1,7 @@
 //! Adapters: the top singular directions of a weight, taken out before it is coded.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,6 +95,17 @@ fn tensor_seed(seed: u64, name: &str) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// An adapter that is in the PEFT files.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) adapter: Adapter,
+    /// As the manifest has it.
+    pub(super) hash: String,
+}
+
+/// Adapters by the number of their tensor in the plan.
+pub(super) type WrittenAdapters = HashMap<usize, Arc<Written>>;
+
 /// Extracts and writes the adapters of each wave before its panels are coded.
 pub(super) struct AdapterStage<'a> {
     checkpoint: &'a Checkpoint,
@@ -101,8 +113,7 @@ pub(super) struct AdapterStage<'a> {
     seed: u64,
     spool: Option<&'a Spool>,
     writer: Option<PeftWriter>,
-    current: HashMap<usize, Arc<Adapter>>,
-    hashes: HashMap<usize, String>,
+    current: WrittenAdapters,
 }
 
 impl<'a> AdapterStage<'a> {
@@ -117,8 +128,7 @@ impl<'a> AdapterStage<'a> {
         spool: Option<&'a Spool>,
         folder: &Path,
     ) -> Result<Self> {
-        let (current, hashes) = (HashMap::new(), HashMap::new());
-        let mut stage = Self { checkpoint, plan, seed, spool, writer: None, current, hashes };
+        let mut stage = Self { spool, ..Self::without_files(checkpoint, plan, seed) };
         let planned: Vec<PlannedAdapter> = (0..plan.tensors.len())
             .filter_map(|tensor| {
                 let rank = stage.rank(tensor)?;
@@ -135,6 +145,28 @@ impl<'a> AdapterStage<'a> {
         Ok(stage)
     }
 
+    /// Extracts adapters and writes none.
+    pub(super) fn without_files(checkpoint: &'a Checkpoint, plan: &'a Plan, seed: u64) -> Self {
+        let current = HashMap::new();
+        Self { checkpoint, plan, seed, spool: None, writer: None, current }
+    }
+
+    /// Leaves the adapter of `tensor`, if it has one, as an earlier run wrote it.
+    pub(super) fn keep(&mut self, tensor: usize) {
+        let source = self.source(tensor);
+        if let Some(writer) = &mut self.writer {
+            writer.keep(module_of(&source.name));
+        }
+    }
+
+    /// A handle of the file that adapters are written to, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`].
+    pub(super) fn handle(&self) -> Result<Option<File>> {
+        Ok(self.writer.as_ref().map(PeftWriter::handle).transpose()?)
+    }
+
     /// The adapters of a wave's `tensors`, which come in order; new ones are written.
     ///
     /// # Errors
@@ -142,7 +174,7 @@ impl<'a> AdapterStage<'a> {
     pub(super) fn prepare(
         &mut self,
         tensors: impl Iterator<Item = usize>,
-    ) -> Result<HashMap<usize, Arc<Adapter>>> {
+    ) -> Result<WrittenAdapters> {
         let mut tensors: Vec<usize> = tensors.collect();
         tensors.dedup();
         self.current.retain(|tensor, _| tensors.contains(tensor));
@@ -152,24 +184,44 @@ impl<'a> AdapterStage<'a> {
             .filter_map(|tensor| Some((tensor, self.rank(tensor)?)))
             .collect();
         for (tensor, adapter) in self.extract_all(&wanted)? {
-            let module = module_of(&self.source(tensor).name);
-            let writer = self.writer.as_mut().expect("invariant: created for any adapter");
-            writer.write(module, &adapter)?;
-            self.hashes.insert(tensor, hash(&adapter));
-            self.current.insert(tensor, Arc::new(adapter));
+            self.put(tensor, adapter)?;
         }
         Ok(self.current.clone())
     }
 
-    /// Completes the PEFT files; gives the hash of each tensor's adapter.
+    /// Takes the adapter of `tensor` and writes it.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if the file cannot be written.
+    pub(super) fn put(&mut self, tensor: usize, adapter: Adapter) -> Result<()> {
+        let source = self.source(tensor);
+        if let Some(writer) = &mut self.writer {
+            writer.write(module_of(&source.name), &adapter)?;
+        }
+        let hash = hash(&adapter);
+        self.current.insert(tensor, Arc::new(Written { adapter, hash }));
+        Ok(())
+    }
+
+    /// Lets go of the adapters of all tensors but `tensor`.
+    pub(super) fn forget_all_but(&mut self, tensor: usize) {
+        self.current.retain(|&other, _| other == tensor);
+    }
+
+    /// The adapter that was last put for `tensor`, if it is still here.
+    pub(super) fn written(&self, tensor: usize) -> Option<Arc<Written>> {
+        self.current.get(&tensor).cloned()
+    }
+
+    /// Completes the PEFT files.
     ///
     /// # Errors
     /// [`Error::Adapter`] if a file cannot be written.
-    pub(super) fn finish(self) -> Result<HashMap<usize, String>> {
+    pub(super) fn finish(self) -> Result<()> {
         if let Some(writer) = self.writer {
             writer.finish()?;
         }
-        Ok(self.hashes)
+        Ok(())
     }
 
     fn extract_all(&self, wanted: &[(usize, usize)]) -> Result<Vec<(usize, Adapter)>> {

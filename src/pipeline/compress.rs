@@ -1,27 +1,25 @@
 //! Compression: a checkpoint and a plan in, an output folder out.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use compress_model_lora::Adapter;
 use serde::Serialize;
 
 use super::adapters::AdapterStage;
-use super::error_sums::ErrorSums;
-use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Status, TOOL};
-use super::panels::{COPY_BYTES, Panel, panels, read_panel};
-use super::plan::{Fate, Plan, Totals};
+use super::coding::{Coder, Job, Output, jobs};
+use super::journal::Journal;
+use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Solved, Status, TOOL};
+use super::plan::{Plan, Totals};
 use super::progress::Progress;
-use super::record::Recorder;
+use super::record::{Recorded, Recorder};
+use super::scan::Scan;
 use super::solved::{SolveReport, Solver, Spool};
 use super::{card, scan, waves};
-use crate::checkpoint::dtype::AlignedBytes;
-use crate::checkpoint::{Checkpoint, ShardWriter, Staging, copy_sidecars, disk_free};
-use crate::codec::{CodecError, WorkerPool, WorkerPools};
-use crate::error::{Error, Result};
+use crate::build;
+use crate::checkpoint::{
+    Checkpoint, Dependency, Partial, ShardWriter, Staging, copy_sidecars, disk_free,
+};
+use crate::error::{Error, IoContext, Result};
 
 /// What a run reports.
 #[derive(Debug, Clone, Serialize)]
@@ -42,6 +40,8 @@ pub struct CompressReport {
     pub scan_seconds: f64,
     /// Seconds for coding and writing.
     pub code_seconds: f64,
+    /// Tensors that an earlier run had finished.
+    pub resumed_tensors: usize,
     /// What the solver did; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solved: Option<SolveReport>,
@@ -60,26 +60,6 @@ pub struct WorstTensor {
     pub sqnr_db: f64,
 }
 
-/// A piece of work: some bytes of a kept tensor or a panel of a coded one.
-enum Job {
-    Copy { tensor: usize, from: u64, len: usize },
-    Code { tensor: usize, panel: Panel },
-}
-
-impl Job {
-    fn tensor(&self) -> usize {
-        match self {
-            Self::Copy { tensor, .. } | Self::Code { tensor, .. } => *tensor,
-        }
-    }
-}
-
-/// What a job gives: bytes for each stored part, and the error made.
-struct Output {
-    parts: Vec<Vec<u8>>,
-    sums: ErrorSums,
-}
-
 /// Compresses `checkpoint` by `plan` into the new folder `output`, on the current rayon pool. The
 /// caller has checked `output` with [`crate::checkpoint::check_output_path`]. A `solver` may code
 /// tensors beforehand, with a view to more than the tensor.
@@ -95,60 +75,190 @@ pub fn compress(
     solver: Option<&dyn Solver>,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
-    check_disk(plan, output)?;
-    check_transformed(plan)?;
-    let bytes = checkpoint.tensors().iter().map(|t| t.byte_len).sum();
-    let start = Instant::now();
-    progress.begin("checking", bytes);
-    let scan = scan::scan(checkpoint, &plan.tensors, &|bytes| progress.advance(bytes))?;
-    let scan_seconds = start.elapsed().as_secs_f64();
-
+    let run = Run { checkpoint, plan, seed, solver, progress };
+    let scan = run.scan(output, false)?;
     let staging = Staging::create(output)?;
-    let (solved, spool) = match solver {
-        Some(solver) => {
-            let mut spool = Spool::create(staging.folder().join("solved"), plan.tensors.len())?;
-            (Some(solver.solve(plan, seed, &mut spool, progress)?), Some(spool))
-        }
-        None => (None, None),
-    };
-    let start = Instant::now();
-    progress.begin("compressing", bytes);
-    let run = Run { checkpoint, plan, seed, pools: pools(plan), spool: spool.as_ref(), progress };
-    let recorded = run.code(staging.folder())?;
-    spool.map_or(Ok(()), Spool::remove)?;
+    run.write(&scan, staging, None)
+}
 
-    let statuses = recorded.statuses;
-    let before = plan.transformation.as_ref();
-    let manifest = Manifest {
-        format_version: FORMAT_VERSION.to_owned(),
-        tool: TOOL.to_owned(),
-        recipe: plan.recipe.name.clone(),
-        seed,
-        source_fingerprint: before.map_or_else(
-            || scan.fingerprint.to_hex().to_string(),
-            |before| before.source_fingerprint.clone(),
-        ),
-        transform: before.map(|before| before.options.clone()),
-        totals: plan.totals,
-        tensors: super::record::entries(checkpoint, &scan.hashes, statuses, before),
-    };
-    write_descriptions(checkpoint, plan, &manifest, staging.folder())?;
-    let worst = worst(&manifest);
-    let output_folder_bytes = folder_bytes(staging.folder());
-    staging.commit()?;
-    Ok(CompressReport {
-        output: output.to_path_buf(),
-        recipe: plan.recipe.name.clone(),
-        totals: plan.totals,
-        output_folder_bytes,
-        sqnr_db: recorded.sums.sqnr_db(),
-        worst,
-        scan_seconds,
-        code_seconds: start.elapsed().as_secs_f64(),
-        solved,
-        planned_peak_memory: plan.peak_memory + solver.map_or(0, |solver| solver.peak_memory(plan)),
-        warnings: plan.warnings(checkpoint),
-    })
+/// Does what [`compress`] does, and can be stopped: work in progress lies in `.NAME.partial` beside
+/// the output, each finished tensor in its journal. With `resume` a run goes on where one stopped,
+/// and gives the same bytes as one that was never stopped; where none stopped, it starts.
+///
+/// # Errors
+/// As [`compress`]. [`Error::Stopped`] when `progress` asks for it. [`Error::Usage`] where a run
+/// stopped and `resume` is not set, and where the checkpoint, the recipe, the calibration, the
+/// seed, the cut into shards or the program changed since. What is done stays there after an error
+/// that may not come again.
+pub fn compress_resumable(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    output: &Path,
+    seed: u64,
+    solver: Option<&dyn Solver>,
+    resume: bool,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    remove_finished(output)?;
+    Partial::check(output, resume)?;
+    let run = Run { checkpoint, plan, seed, solver, progress };
+    let scan = run.scan(output, resume)?;
+    let partial = Partial::open(output, &run.dependencies(&scan), resume)?;
+    let staging = Staging::lasting(partial.folder().join(STAGED), output)?;
+    match run.write(&scan, staging, Some(&partial)) {
+        Ok(report) => {
+            partial.remove()?;
+            Ok(report)
+        }
+        Err(e) if e.may_pass() => {
+            if !matches!(e, Error::Stopped { .. }) {
+                let folder = partial.folder().display();
+                tracing::warn!("{folder} keeps what is done: run again with --resume to go on");
+            }
+            Err(e)
+        }
+        Err(e) => {
+            partial.remove()?;
+            Err(e)
+        }
+    }
+}
+
+/// Where the output is staged, in the folder of work in progress.
+const STAGED: &str = "output";
+
+/// Removes what is left of work in progress whose output was already in place when the process
+/// ended.
+fn remove_finished(output: &Path) -> Result<()> {
+    let folder = Partial::folder_of(output);
+    let left_over = folder.join(JOURNAL).is_file() && !folder.join(STAGED).exists();
+    if left_over && output.join(MANIFEST_FILE).is_file() {
+        std::fs::remove_dir_all(&folder).at("remove", &folder)?;
+    }
+    Ok(())
+}
+
+const JOURNAL: &str = "journal.jsonl";
+
+struct Run<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: &'a Plan,
+    seed: u64,
+    solver: Option<&'a dyn Solver>,
+    progress: &'a dyn Progress,
+}
+
+impl Run<'_> {
+    /// Finds every fault of the input.
+    fn scan(&self, output: &Path, resume: bool) -> Result<(Scan, f64)> {
+        if !(resume && Partial::folder_of(output).exists()) {
+            check_disk(self.plan, output)?;
+        }
+        check_transformed(self.plan)?;
+        let start = Instant::now();
+        self.progress.begin("checking", source_bytes(self.checkpoint));
+        let advance = |bytes| self.progress.advance(bytes);
+        let scan = scan::scan(self.checkpoint, &self.plan.tensors, &advance)?;
+        Ok((scan, start.elapsed().as_secs_f64()))
+    }
+
+    fn dependencies(&self, (scan, _): &(Scan, f64)) -> [Dependency; 6] {
+        let shards: Vec<&str> = self.plan.layout.file_names().collect();
+        [
+            ("the checkpoint", scan.fingerprint.to_hex().to_string()),
+            ("the recipe", self.plan.recipe.to_toml()),
+            ("the calibration", self.solver.map_or_else(String::new, Solver::identity)),
+            ("the seed", self.seed.to_string()),
+            ("the size of shards", shards.join(" ")),
+            ("the program", build::IDENTITY.to_owned()),
+        ]
+    }
+
+    /// Codes everything into `staging` and puts it in place; of work in progress in `partial`, what
+    /// is done stays as it is.
+    fn write(
+        &self,
+        (scan, scan_seconds): &(Scan, f64),
+        staging: Staging,
+        partial: Option<&Partial>,
+    ) -> Result<CompressReport> {
+        let (checkpoint, plan) = (self.checkpoint, self.plan);
+        let (solved, spool) = match self.solver {
+            Some(solver) => {
+                let folder = partial.map_or(staging.folder(), Partial::folder).join("solved");
+                let mut spool = Spool::open(folder, checkpoint, plan, partial.is_some())?;
+                (Some(solver.solve(plan, self.seed, &mut spool, self.progress)?), Some(spool))
+            }
+            None => (None, None),
+        };
+        let start = Instant::now();
+        let recorded = self.code(staging.folder(), spool.as_ref(), partial)?;
+        spool.map_or(Ok(()), Spool::remove)?;
+        let mut manifest = manifest(checkpoint, plan, self.seed, scan, recorded.statuses);
+        manifest.solved = solved
+            .as_ref()
+            .map(|report| Solved { mode: report.mode.to_owned(), tokens: report.tokens });
+        write_descriptions(checkpoint, plan, &manifest, staging.folder())?;
+        let worst = worst(&manifest);
+        let output_folder_bytes = folder_bytes(staging.folder());
+        let output = staging.commit()?;
+        let solving = self.solver.map_or(0, |solver| solver.peak_memory(plan));
+        Ok(CompressReport {
+            output,
+            recipe: plan.recipe.name.clone(),
+            totals: plan.totals,
+            output_folder_bytes,
+            sqnr_db: recorded.sums.sqnr_db(),
+            worst,
+            scan_seconds: *scan_seconds,
+            code_seconds: start.elapsed().as_secs_f64(),
+            solved,
+            resumed_tensors: recorded.resumed,
+            planned_peak_memory: plan.peak_memory + solving,
+            warnings: plan.warnings(checkpoint),
+        })
+    }
+
+    fn code(
+        &self,
+        folder: &Path,
+        spool: Option<&Spool>,
+        partial: Option<&Partial>,
+    ) -> Result<Recorded> {
+        let (checkpoint, plan, progress) = (self.checkpoint, self.plan, self.progress);
+        progress.begin("compressing", source_bytes(checkpoint));
+        let coder = Coder::new(checkpoint, plan, spool);
+        let mut adapters = AdapterStage::create(checkpoint, plan, self.seed, spool, folder)?;
+        let writer = ShardWriter::create(folder, plan.layout.clone())?;
+        let mut recorder = Recorder::new(checkpoint, plan, writer, progress);
+        let mut first = 0;
+        if let Some(partial) = partial {
+            let (journal, lines) = Journal::open(&partial.folder().join(JOURNAL))?;
+            first = recorder.resume(journal, lines, adapters.handle()?)?;
+            (0..first).for_each(|tensor| adapters.keep(tensor));
+        }
+        waves::run(
+            (first..plan.tensors.len()).flat_map(|tensor| jobs(checkpoint, plan, tensor)),
+            |wave| adapters.prepare(wave.iter().map(Job::tensor)),
+            |job, adapters| coder.work(job, adapters),
+            |job, output: Output| {
+                recorder.record(job.tensor(), &output)?;
+                match partial.filter(|_| progress.stopped()) {
+                    Some(partial) => {
+                        recorder.flush()?;
+                        Err(Error::Stopped { folder: partial.folder().to_path_buf() })
+                    }
+                    None => Ok(()),
+                }
+            },
+        )?;
+        adapters.finish()?;
+        recorder.finish()
+    }
+}
+
+fn source_bytes(checkpoint: &Checkpoint) -> u64 {
+    checkpoint.tensors().iter().map(|t| t.byte_len).sum()
 }
 
 fn check_disk(plan: &Plan, output: &Path) -> Result<()> {
@@ -172,134 +282,33 @@ fn check_transformed(plan: &Plan) -> Result<()> {
     Err(Error::Recipe { origin: plan.recipe.name.clone(), message })
 }
 
-/// The workers of each coded tensor.
-fn pools(plan: &Plan) -> Vec<Option<WorkerPool>> {
-    let mut pools = WorkerPools::default();
-    plan.tensors
-        .iter()
-        .map(|planned| match &planned.fate {
-            Fate::Coded { codec, .. } => Some(pools.of(codec)),
-            Fate::Kept { .. } | Fate::Tied { .. } => None,
-        })
-        .collect()
-}
-
-struct Run<'a> {
-    checkpoint: &'a Checkpoint,
-    plan: &'a Plan,
+/// The manifest of a run that gave `statuses`.
+pub(super) fn manifest(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
     seed: u64,
-    pools: Vec<Option<WorkerPool>>,
-    spool: Option<&'a Spool>,
-    progress: &'a dyn Progress,
-}
-
-impl Run<'_> {
-    fn code(&self, folder: &Path) -> Result<super::record::Recorded> {
-        let writer = ShardWriter::create(folder, self.plan.layout.clone())?;
-        let mut adapters =
-            AdapterStage::create(self.checkpoint, self.plan, self.seed, self.spool, folder)?;
-        let mut recorder = Recorder::new(self.checkpoint, self.plan, writer, self.progress);
-        waves::run(
-            self.jobs(),
-            |wave| adapters.prepare(wave.iter().map(Job::tensor)),
-            |job, adapters| self.work(job, adapters),
-            |job, output: Output| recorder.record(job.tensor(), &output.parts, output.sums),
-        )?;
-        recorder.finish(&adapters.finish()?)
-    }
-
-    fn jobs(&self) -> impl Iterator<Item = Job> {
-        self.plan.tensors.iter().enumerate().flat_map(move |(tensor, planned)| {
-            let source = &self.checkpoint.tensors()[planned.source];
-            let jobs: Box<dyn Iterator<Item = Job>> = match &planned.fate {
-                Fate::Tied { .. } => Box::new(std::iter::empty()),
-                Fate::Kept { .. } => {
-                    let pieces = (0..source.byte_len).step_by(COPY_BYTES as usize);
-                    Box::new(pieces.map(move |from| {
-                        let len = COPY_BYTES.min(source.byte_len - from) as usize;
-                        Job::Copy { tensor, from, len }
-                    }))
-                }
-                Fate::Coded { codec, .. } => {
-                    let shape = source.as_matrices().expect("invariant: plans code matrices only");
-                    let panels = panels(shape, codec.row_multiple());
-                    Box::new(panels.map(move |panel| Job::Code { tensor, panel }))
-                }
-            };
-            jobs
-        })
-    }
-
-    fn coded(&self, tensor: usize) -> (&WorkerPool, (usize, usize, usize)) {
-        let source = &self.checkpoint.tensors()[self.plan.tensors[tensor].source];
-        let pool = self.pools[tensor].as_ref().expect("invariant: a coded tensor has a codec");
-        (pool, source.as_matrices().expect("invariant: plans code matrices only"))
-    }
-
-    fn work(&self, job: &Job, adapters: &HashMap<usize, Arc<Adapter>>) -> Result<Output> {
-        let source = &self.checkpoint.tensors()[self.plan.tensors[job.tensor()].source];
-        match job {
-            Job::Copy { from, len, .. } => {
-                let mut bytes = vec![0; *len];
-                self.checkpoint.read_bytes(source, *from, &mut bytes)?;
-                Ok(Output { parts: vec![bytes], sums: ErrorSums::default() })
-            }
-            Job::Code { tensor, panel } => {
-                let (pool, shape) = self.coded(*tensor);
-                let mut weights = Vec::new();
-                let scratch = &mut AlignedBytes::default();
-                read_panel(self.checkpoint, source, shape, panel, scratch, &mut weights)?;
-                let adapter = adapters.get(tensor).map(|adapter| &**adapter);
-                let solved = match self.spool {
-                    Some(spool) => spool.panel(*tensor, pool.codec(), shape, panel)?,
-                    None => None,
-                };
-                code_panel(pool, panel, shape.2, &weights, adapter, solved).map_err(|e| {
-                    let message = match e {
-                        CodecError::Row { row, message } => {
-                            format!("row {}: {message}", panel.rows.start + row)
-                        }
-                        other => other.to_string(),
-                    };
-                    Error::tensor(self.checkpoint.file_of(source), &source.name, message)
-                })
-            }
-        }
+    scan: &Scan,
+    statuses: Vec<Status>,
+) -> Manifest {
+    let before = plan.transformation.as_ref();
+    Manifest {
+        format_version: FORMAT_VERSION.to_owned(),
+        tool: TOOL.to_owned(),
+        recipe: plan.recipe.name.clone(),
+        seed,
+        source_fingerprint: before.map_or_else(
+            || scan.fingerprint.to_hex().to_string(),
+            |before| before.source_fingerprint.clone(),
+        ),
+        transform: before.map(|before| before.options.clone()),
+        solved: None,
+        totals: plan.totals,
+        tensors: super::record::entries(checkpoint, &scan.hashes, statuses, before),
     }
 }
 
-/// Codes one panel, unless it is `solved`, and measures what decoding it gives back.
-fn code_panel(
-    pool: &WorkerPool,
-    panel: &Panel,
-    cols: usize,
-    weights: &[f32],
-    adapter: Option<&Adapter>,
-    solved: Option<Vec<Vec<u8>>>,
-) -> Result<Output, CodecError> {
-    let mut decoded = vec![0.0; weights.len()];
-    let parts = match solved {
-        Some(parts) => parts,
-        None => {
-            let mut residual = Cow::Borrowed(weights);
-            if let Some(adapter) = adapter {
-                adapter.subtract_from(panel.rows.start, residual.to_mut());
-            }
-            let parts = pool.codec().parts(panel.rows.len(), cols);
-            let mut parts: Vec<Vec<u8>> =
-                parts.iter().map(|part| vec![0; part.byte_len()]).collect();
-            pool.with(|worker| worker.encode(&residual, cols, &mut parts))?;
-            parts
-        }
-    };
-    pool.with(|worker| worker.decode(&parts, cols, &mut decoded))?;
-    if let Some(adapter) = adapter {
-        adapter.add_to(panel.rows.start, &mut decoded);
-    }
-    Ok(Output { parts, sums: ErrorSums::of(weights, &decoded) })
-}
-
-fn write_descriptions(
+/// Writes everything beside the weights.
+pub(super) fn write_descriptions(
     checkpoint: &Checkpoint,
     plan: &Plan,
     manifest: &Manifest,

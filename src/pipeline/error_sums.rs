@@ -1,7 +1,7 @@
 //! Signal and noise of coded weights.
 
 /// Σw² and Σ(w - ŵ)², added up in f64.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ErrorSums {
     /// Σw².
     pub signal: f64,

@@ -19,7 +19,7 @@ pub const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
 
 /// Version of the output format, major.minor. A reader refuses another major version and warns of
 /// a higher minor one, which may have keys that it does not know.
-pub const FORMAT_VERSION: &str = "1.1";
+pub const FORMAT_VERSION: &str = "1.2";
 
 /// Largest manifest read.
 const MAX_MANIFEST_LEN: u64 = 256 << 20;
@@ -41,10 +41,31 @@ pub struct Manifest {
     /// the transformed model, which has the same function.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub transform: Option<Transform>,
+    /// How codes were found that do not come of the weights, the recipe and the seed alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub solved: Option<Solved>,
     /// Sums over all tensors.
     pub totals: Totals,
     /// One entry a source tensor, in natural order of names.
     pub tensors: Vec<Entry>,
+}
+
+/// How a solver or training found codes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Solved {
+    /// [`super::SolveReport::mode`].
+    pub mode: String,
+    /// Tokens of the calibration text; 0 where the text was one for training.
+    pub tokens: usize,
+}
+
+impl std::fmt::Display for Solved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.tokens {
+            0 => write!(f, "{}", self.mode),
+            tokens => write!(f, "calibrated on {tokens} tokens ({})", self.mode),
+        }
+    }
 }
 
 /// What a checkpoint went through before it was planned.

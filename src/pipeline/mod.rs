@@ -2,25 +2,29 @@
 
 mod adapters;
 mod card;
+mod coding;
 mod compress;
 mod compressed;
 mod decompress;
 mod error_sums;
+mod journal;
 pub mod manifest;
 mod memory;
 mod panels;
 mod plan;
 mod progress;
+mod rebuild;
 mod record;
 mod scan;
 mod solved;
+pub mod units;
 mod verify;
 #[cfg(feature = "gpu")]
 mod verify_gpu;
 mod waves;
 
 pub use card::QUANT_METHOD;
-pub use compress::{CompressReport, WorstTensor, compress};
+pub use compress::{CompressReport, WorstTensor, compress, compress_resumable};
 pub use compressed::CompressedFolder;
 pub(crate) use compressed::DecodedPanel;
 pub use decompress::{
@@ -31,6 +35,7 @@ pub use manifest::Transformation;
 pub(crate) use panels::{Panel, panels};
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};
+pub use rebuild::rebuild;
 pub(crate) use scan::hash_tensor;
 #[cfg(feature = "model")]
 pub(crate) use scan::source_fingerprint;

@@ -180,6 +180,32 @@ impl Plan {
         self
     }
 
+    /// Lowers the number of `threads` until the run, with `solving` more bytes for its solver, stays
+    /// under `limit` bytes of memory, and gives that number.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if one thread takes more, naming the tensor that does.
+    pub fn fit_memory(
+        &mut self,
+        checkpoint: &Checkpoint,
+        limit: u64,
+        solving: u64,
+        threads: usize,
+    ) -> Result<usize> {
+        let peak = |threads| memory::peak_bytes(checkpoint, &self.tensors, threads);
+        if let Some(threads) = (1..=threads).rev().find(|&n| peak(n) + solving <= limit) {
+            self.peak_memory = peak(threads);
+            return Ok(threads);
+        }
+        let tensor = memory::largest(checkpoint, &self.tensors);
+        Err(Error::Memory {
+            file: checkpoint.file_of(tensor).to_path_buf(),
+            tensor: tensor.name.clone(),
+            needed: peak(1) + solving,
+            limit,
+        })
+    }
+
     /// Bytes that the run needs on the disk of the output.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {

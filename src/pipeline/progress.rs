@@ -1,4 +1,4 @@
-//! What a long run tells while it runs.
+//! What a long run tells while it runs, and hears.
 
 /// Receives progress; called from many threads.
 pub trait Progress: Sync {
@@ -8,6 +8,10 @@ pub trait Progress: Sync {
     fn advance(&self, bytes: u64);
     /// One tensor is finished; `line` says what became of it.
     fn tensor(&self, line: &str);
+    /// Whether a run that can go on later should store itself and end.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Tells nobody.

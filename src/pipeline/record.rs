@@ -1,17 +1,19 @@
 //! Takes results in order: writes them, hashes them, adds up the errors, and builds the manifest.
 
-use std::collections::HashMap;
+use std::fs::File;
 
 use blake3::{Hash, Hasher};
 
 use super::adapters::module_of;
+use super::coding::Output;
 use super::error_sums::ErrorSums;
+use super::journal::{Journal, Line};
 use super::manifest::{AdapterEntry, Entry, Status, StoredPart, Transformation};
-use super::plan::{Fate, Plan, bits_per_weight};
+use super::plan::{Fate, Plan, PlannedTensor, bits_per_weight};
 use super::progress::Progress;
 use crate::checkpoint::dtype::dtype_name;
 use crate::checkpoint::{Checkpoint, OutputTensor, ShardWriter};
-use crate::error::Result;
+use crate::error::{Error, IoContext, Result};
 
 /// What the recorder has at the end.
 pub(super) struct Recorded {
@@ -19,6 +21,8 @@ pub(super) struct Recorded {
     pub(super) statuses: Vec<Status>,
     /// Sums over all coded tensors.
     pub(super) sums: ErrorSums,
+    /// Tensors that an earlier run had finished.
+    pub(super) resumed: usize,
 }
 
 /// Writes results to the shards and keeps the books.
@@ -30,6 +34,9 @@ pub(super) struct Recorder<'a> {
     statuses: Vec<Option<Status>>,
     current: Option<Current>,
     total: ErrorSums,
+    /// Where finished tensors are noted, and the file of adapters if there is one.
+    journal: Option<(Journal, Option<File>)>,
+    resumed: usize,
 }
 
 /// The tensor whose results are coming in.
@@ -38,6 +45,7 @@ struct Current {
     hashers: Vec<Hasher>,
     written: Vec<u64>,
     sums: ErrorSums,
+    adapter_hash: Option<String>,
 }
 
 impl<'a> Recorder<'a> {
@@ -49,34 +57,81 @@ impl<'a> Recorder<'a> {
     ) -> Self {
         let statuses = vec![None; plan.tensors.len()];
         let total = ErrorSums::default();
-        Self { checkpoint, plan, writer, progress, statuses, current: None, total }
+        let (current, journal, resumed) = (None, None, 0);
+        Self { checkpoint, plan, writer, progress, statuses, current, total, journal, resumed }
+    }
+
+    /// Takes what an earlier run noted in `journal` as done and notes there what follows; `adapters`
+    /// is the file that adapters are written to. Gives the number of the first tensor to do.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for notes of another run.
+    pub(super) fn resume(
+        &mut self,
+        journal: Journal,
+        lines: Vec<Line>,
+        adapters: Option<File>,
+    ) -> Result<usize> {
+        let mut next = 0;
+        self.resumed = lines.len();
+        for line in lines {
+            let tied = |tensor: &PlannedTensor| matches!(tensor.fate, Fate::Tied { .. });
+            while self.plan.tensors.get(next).is_some_and(tied) {
+                next += 1;
+            }
+            let source = self.plan.tensors.get(next).map(|t| &self.checkpoint.tensors()[t.source]);
+            let Some(source) = source.filter(|source| source.name == line.tensor) else {
+                let message = format!("notes {:?}, which is not the tensor to follow", line.tensor);
+                return Err(Error::checkpoint(journal.path(), message));
+            };
+            self.total.add(line.sums);
+            self.progress.advance(source.byte_len);
+            self.statuses[next] = Some(line.status);
+            next += 1;
+        }
+        self.journal = Some((journal, adapters));
+        Ok(next)
     }
 
     /// Records the next result of `tensor`: the bytes that follow in each of its stored parts.
-    pub(super) fn record(
-        &mut self,
-        tensor: usize,
-        parts: &[Vec<u8>],
-        sums: ErrorSums,
-    ) -> Result<()> {
+    pub(super) fn record(&mut self, tensor: usize, output: &Output) -> Result<()> {
         if self.current.as_ref().is_none_or(|current| current.tensor != tensor) {
             self.close();
+            if self.journal.as_ref().is_some_and(|(journal, _)| journal.is_due()) {
+                self.flush()?;
+            }
             let count = self.plan.tensors[tensor].stored.len();
             self.current = Some(Current {
                 tensor,
                 hashers: vec![Hasher::new(); count],
                 written: vec![0; count],
                 sums: ErrorSums::default(),
+                adapter_hash: output.adapter.as_ref().map(|written| written.hash.clone()),
             });
         }
         let current = self.current.as_mut().expect("invariant: set above");
-        current.sums.add(sums);
-        for (i, (stored, bytes)) in self.plan.tensors[tensor].stored.iter().zip(parts).enumerate() {
+        current.sums.add(output.sums);
+        let stored = self.plan.tensors[tensor].stored.iter();
+        for (i, (stored, bytes)) in stored.zip(&output.parts).enumerate() {
             self.writer.write(&stored.name, current.written[i], bytes)?;
             current.hashers[i].update(bytes);
             current.written[i] += bytes.len() as u64;
         }
         Ok(())
+    }
+
+    /// Flushes finished tensors to disk and notes them in the journal.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let Some((journal, adapters)) = &mut self.journal else { return Ok(()) };
+        journal.flush(|| {
+            if let Some(adapters) = adapters {
+                adapters.sync_data().at("flush", compress_model_lora::WEIGHTS_FILE)?;
+            }
+            self.writer.flush()
+        })
     }
 
     /// Books the tensor that has come in completely.
@@ -106,7 +161,7 @@ impl<'a> Recorder<'a> {
                     adapter: (*rank > 0).then(|| AdapterEntry {
                         module: module_of(&source.name).to_owned(),
                         rank: *rank,
-                        blake3: String::new(),
+                        blake3: current.adapter_hash.clone().unwrap_or_default(),
                     }),
                     bits_per_weight: bits_per_weight(planned.output_bytes(), source.elements()),
                     sqnr_db: current.sums.sqnr_db(),
@@ -117,19 +172,16 @@ impl<'a> Recorder<'a> {
         };
         self.progress.advance(source.byte_len);
         self.progress.tensor(&describe(current.tensor + 1, self.plan, self.checkpoint, &status));
+        if let Some((journal, _)) = &mut self.journal {
+            let (tensor, status) = (source.name.clone(), status.clone());
+            journal.push(Line { tensor, status, sums: current.sums });
+        }
         self.statuses[current.tensor] = Some(status);
     }
 
-    /// Flushes the shards. Tied tensors, which have no results, get their status here, and
-    /// adapters their hash.
-    pub(super) fn finish(mut self, adapter_hashes: &HashMap<usize, String>) -> Result<Recorded> {
+    /// Flushes the shards. Tied tensors, which have no results, get their status here.
+    pub(super) fn finish(mut self) -> Result<Recorded> {
         self.close();
-        for (tensor, hash) in adapter_hashes {
-            if let Some(Status::Coded { adapter: Some(adapter), .. }) = &mut self.statuses[*tensor]
-            {
-                adapter.blake3.clone_from(hash);
-            }
-        }
         self.writer.finish()?;
         let statuses = self
             .statuses
@@ -141,7 +193,7 @@ impl<'a> Recorder<'a> {
                 (None, fate) => unreachable!("invariant: no results for {fate:?}"),
             })
             .collect();
-        Ok(Recorded { statuses, sums: self.total })
+        Ok(Recorded { statuses, sums: self.total, resumed: self.resumed })
     }
 }
 

@@ -72,7 +72,11 @@ pub(crate) fn source_fingerprint(checkpoint: &Checkpoint) -> Result<blake3::Hash
     Ok(fingerprint(checkpoint, &hashes.into_iter().collect::<Result<Vec<_>>>()?))
 }
 
-fn scan_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<blake3::Hash> {
+/// Hashes a tensor and makes sure that it holds no NaN or infinity.
+///
+/// # Errors
+/// [`Error::Tensor`] for the first element that is not finite; I/O.
+pub(super) fn scan_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<blake3::Hash> {
     hash_tensor(checkpoint, tensor, |position, chunk| {
         let Some((index, value)) = first_non_finite(tensor.dtype, chunk) else { return Ok(()) };
         let element = position * 8 / tensor.dtype.bitsize() as u64 + index as u64;
@@ -139,7 +143,11 @@ fn coordinates(mut index: u64, shape: &[usize]) -> Vec<u64> {
     coordinates
 }
 
-fn check_ties(
+/// Makes sure that tied tensors have the same contents.
+///
+/// # Errors
+/// [`Error::Tensor`].
+pub(super) fn check_ties(
     checkpoint: &Checkpoint,
     tensors: &[PlannedTensor],
     hashes: &[blake3::Hash],

@@ -1,25 +1,33 @@
 //! Results of a solver, kept in files until the run writes them in its own order.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use compress_model_lora::Adapter;
-use serde::Serialize;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use serde::{Deserialize, Serialize};
 
 use super::panels::{Panel, part_ranges};
 use super::plan::Plan;
 use super::progress::Progress;
 use crate::checkpoint::positioned::read_exact_at;
+use crate::checkpoint::{Checkpoint, Tensor, write_file, write_json};
 use crate::codec::Codec;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// Codes some tensors of a plan before the run, in whatever order suits it.
-pub trait Solver {
+pub trait Solver: Sync {
     /// Upper estimate of the resident memory that solving takes, in bytes.
     fn peak_memory(&self, plan: &Plan) -> u64;
 
+    /// What its results depend on beside the plan: a run that goes on must have a solver of the same
+    /// identity.
+    fn identity(&self) -> String;
+
     /// Puts the codes of every tensor that it has a better way for than coding it on its own into
-    /// `spool`.
+    /// `spool`. What is there already came of a run before that was stopped.
     ///
     /// # Errors
     /// Anything that makes the run pointless.
@@ -42,12 +50,14 @@ pub struct SolveReport {
     pub tokens: usize,
     /// Seconds it took.
     pub seconds: f64,
+    /// Tensors that an earlier run had solved.
+    pub resumed_tensors: usize,
     /// One entry a solved tensor.
     pub layers: Vec<SolvedLayer>,
 }
 
 /// One solved tensor.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SolvedLayer {
     /// Its name.
     pub name: String,
@@ -66,10 +76,12 @@ pub struct SolvedLayer {
     pub few_tokens: bool,
 }
 
-/// Codes and adapters by tensor, one file each.
+/// Codes and adapters by tensor, in files.
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
+    /// Whether the files outlive the process: each is flushed before it counts.
+    lasting: bool,
     entries: Vec<Option<Entry>>,
 }
 
@@ -77,19 +89,77 @@ pub struct Spool {
 struct Entry {
     file: File,
     path: PathBuf,
-    /// Where each part starts in the file.
+    /// Where each part starts in the file; then where the last one ends.
     starts: Vec<u64>,
     adapter: Option<Adapter>,
+    report: Option<SolvedLayer>,
+}
+
+/// What is noted beside the file of an entry.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    tensor: String,
+    /// Bytes of each part. The factors A and B of the adapter follow them.
+    parts: Vec<u64>,
+    /// Rank of the adapter; 0 for none.
+    rank: usize,
+    report: Option<SolvedLayer>,
 }
 
 impl Spool {
-    /// An empty one for `tensors` tensors, with files in the new folder `folder`.
+    /// The spool of `plan` in `folder`, a new one or, where `lasting`, with what a run before left.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
-    pub(super) fn create(folder: PathBuf, tensors: usize) -> Result<Self> {
-        std::fs::create_dir(&folder).at("create", &folder)?;
-        Ok(Self { folder, entries: (0..tensors).map(|_| None).collect() })
+    /// [`Error::Checkpoint`] for files that do not fit the plan; [`Error::Io`].
+    pub(super) fn open(
+        folder: PathBuf,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        lasting: bool,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&folder).at("create", &folder)?;
+        let entries = (0..plan.tensors.len()).map(|_| None).collect();
+        let mut this = Self { folder, lasting, entries };
+        for (number, planned) in plan.tensors.iter().enumerate() {
+            let tensor = &checkpoint.tensors()[planned.source];
+            let note = this.path(number).with_extension("json");
+            if note.exists() {
+                this.entries[number] = Some(this.read(number, &note, tensor)?);
+            }
+        }
+        Ok(this)
+    }
+
+    fn path(&self, tensor: usize) -> PathBuf {
+        self.folder.join(format!("{tensor}.parts"))
+    }
+
+    fn read(&self, number: usize, note: &Path, tensor: &Tensor) -> Result<Entry> {
+        let fault = |what: &dyn std::fmt::Display| Error::checkpoint(note, what.to_string());
+        let bytes = std::fs::read(note).at("read", note)?;
+        let note: Note = serde_json::from_slice(&bytes).map_err(|e| fault(&e))?;
+        if note.tensor != tensor.name {
+            return Err(fault(&format!("is of {:?}, not of {:?}", note.tensor, tensor.name)));
+        }
+        let path = self.path(number);
+        let file = File::open(&path).at("open", &path)?;
+        let starts = starts(&note.parts);
+        let end = starts[note.parts.len()];
+        let adapter = match tensor.as_matrices().filter(|_| note.rank > 0) {
+            Some((_, rows, cols)) => {
+                let factor = |start: u64, len: usize| -> Result<Vec<f32>> {
+                    let mut values = vec![f16::ZERO; len];
+                    let bytes = bytemuck::cast_slice_mut(&mut values);
+                    read_exact_at(&file, bytes, start).at("read", &path)?;
+                    Ok(values.to_f32_vec())
+                };
+                let a = factor(end, note.rank * cols)?;
+                let b = factor(end + 2 * a.len() as u64, rows * note.rank)?;
+                Some(Adapter::from_factors(&a, &b, note.rank)?)
+            }
+            None => None,
+        };
+        Ok(Entry { file, path, starts, adapter, report: note.report })
     }
 
     /// Where a solver may put files of its own, to be removed with the spool.
@@ -98,33 +168,66 @@ impl Spool {
         &self.folder
     }
 
-    /// Keeps the parts of the whole tensor number `tensor` of the plan.
+    /// Keeps the parts of the whole `tensor`, number `number` of the plan, its adapter, and what is
+    /// to be reported of it.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     pub fn put(
         &mut self,
-        tensor: usize,
+        (number, tensor): (usize, &Tensor),
         parts: &[Vec<u8>],
         adapter: Option<Adapter>,
+        report: Option<SolvedLayer>,
     ) -> Result<()> {
-        let path = self.folder.join(tensor.to_string());
-        std::fs::write(&path, parts.concat()).at("write", &path)?;
+        let path = self.path(number);
+        let mut bytes = parts.concat();
+        if let Some(adapter) = &adapter {
+            bytes.extend_from_slice(bytemuck::cast_slice(&adapter.a));
+            bytes.extend_from_slice(bytemuck::cast_slice(&adapter.b));
+        }
+        let lengths: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
+        let starts = starts(&lengths);
+        if self.lasting {
+            write_file(&path, &bytes)?;
+            let rank = adapter.as_ref().map_or(0, Adapter::rank);
+            let (tensor, report) = (tensor.name.clone(), report.clone());
+            let (new, note) = (path.with_extension("new"), path.with_extension("json"));
+            write_json(&new, &Note { tensor, parts: lengths, rank, report })?;
+            std::fs::rename(&new, &note).at("write", &note)?;
+        } else {
+            std::fs::write(&path, &bytes).at("write", &path)?;
+        }
         let file = File::open(&path).at("open", &path)?;
-        let mut start = 0;
-        let starts = parts
-            .iter()
-            .map(|part| {
-                start += part.len() as u64;
-                start - part.len() as u64
-            })
-            .collect();
-        self.entries[tensor] = Some(Entry { file, path, starts, adapter });
+        self.entries[number] = Some(Entry { file, path, starts, adapter, report });
         Ok(())
     }
 
+    /// Whether tensor number `tensor` is here.
+    #[must_use]
+    pub fn has(&self, tensor: usize) -> bool {
+        self.entries[tensor].is_some()
+    }
+
+    /// What was to be reported of tensor number `tensor`.
+    #[must_use]
+    pub fn report(&self, tensor: usize) -> Option<&SolvedLayer> {
+        self.entries[tensor].as_ref()?.report.as_ref()
+    }
+
+    /// The parts of the whole tensor number `tensor`, if it is here.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn parts(&self, tensor: usize) -> Result<Option<Vec<Vec<u8>>>> {
+        let Some(entry) = &self.entries[tensor] else { return Ok(None) };
+        let whole = entry.starts.windows(2).map(|ends| 0..ends[1] - ends[0]);
+        entry.read(whole).map(Some)
+    }
+
     /// The adapter of a tensor that is here.
-    pub(super) fn adapter(&self, tensor: usize) -> Option<&Adapter> {
+    #[must_use]
+    pub fn adapter(&self, tensor: usize) -> Option<&Adapter> {
         self.entries[tensor].as_ref()?.adapter.as_ref()
     }
 
@@ -137,13 +240,7 @@ impl Spool {
         panel: &Panel,
     ) -> Result<Option<Vec<Vec<u8>>>> {
         let Some(entry) = &self.entries[tensor] else { return Ok(None) };
-        let ranges = part_ranges(codec, shape, panel);
-        let parts = ranges.iter().zip(&entry.starts).map(|(range, start)| {
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            read_exact_at(&entry.file, &mut bytes, start + range.start).at("read", &entry.path)?;
-            Ok(bytes)
-        });
-        parts.collect::<Result<_>>().map(Some)
+        entry.read(part_ranges(codec, shape, panel).into_iter()).map(Some)
     }
 
     /// Removes the files.
@@ -151,4 +248,26 @@ impl Spool {
         drop(self.entries);
         std::fs::remove_dir_all(&self.folder).at("remove", &self.folder)
     }
+}
+
+impl Entry {
+    /// A range of bytes of each part.
+    fn read(&self, ranges: impl Iterator<Item = Range<u64>>) -> Result<Vec<Vec<u8>>> {
+        let parts = ranges.zip(&self.starts).map(|(range, start)| {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            read_exact_at(&self.file, &mut bytes, start + range.start).at("read", &self.path)?;
+            Ok(bytes)
+        });
+        parts.collect()
+    }
+}
+
+/// Where parts of these lengths start one after the other, and where the last ends.
+fn starts(lengths: &[u64]) -> Vec<u64> {
+    let mut end = 0;
+    let ends = lengths.iter().map(|length| {
+        end += length;
+        end
+    });
+    std::iter::once(0).chain(ends).collect()
 }

@@ -35,6 +35,9 @@ pub struct VerifyReport {
     pub tensors: Vec<TensorCheck>,
     /// Everything that is wrong, one line each, tensor first.
     pub failures: Vec<String>,
+    /// Tensors that were compressed again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rebuilt: Vec<String>,
     /// What a GPU makes of the textures, where one was asked.
     #[cfg(feature = "gpu")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,9 +114,19 @@ pub fn verify(
         against: against.map(|original| original.folder().to_path_buf()),
         tensors,
         failures,
+        rebuilt: Vec::new(),
         #[cfg(feature = "gpu")]
         gpu: None,
     })
+}
+
+impl VerifyReport {
+    /// Adds what [`super::rebuild`] gave.
+    pub fn add_rebuilt(&mut self, names: Vec<String>, failures: Vec<String>) {
+        self.failures.extend(failures);
+        self.ok = self.failures.is_empty();
+        self.rebuilt = names;
+    }
 }
 
 fn judge(check: &TensorCheck, measured: bool, min: Option<f64>, failures: &mut Vec<String>) {

@@ -26,6 +26,8 @@ pub(super) struct LayerSolver<'a> {
     spool: &'a mut Spool,
     progress: &'a dyn Progress,
     solved: Vec<SolvedLayer>,
+    /// How many of those an earlier run solved.
+    resumed: usize,
 }
 
 /// What the layers of a site see, and should make up for.
@@ -66,18 +68,28 @@ impl<'a> LayerSolver<'a> {
         let tensors = plan.tensors.iter().enumerate();
         let by_name =
             tensors.map(|(i, t)| (checkpoint.tensors()[t.source].name.as_str(), i)).collect();
-        let (pools, solved) = (WorkerPools::default(), Vec::new());
-        let this =
-            Self { checkpoint, plan, options, seed, by_name, pools, spool, progress, solved };
+        let (pools, solved, resumed) = (WorkerPools::default(), Vec::new(), 0);
+        let this = Self {
+            checkpoint,
+            plan,
+            options,
+            seed,
+            by_name,
+            pools,
+            spool,
+            progress,
+            solved,
+            resumed,
+        };
         let coded = (0..plan.tensors.len()).filter(|&i| this.is_coded_number(i));
         let bytes = coded.map(|i| this.source(i).byte_len).sum();
         this.progress.begin("solving", bytes);
         this
     }
 
-    /// What was solved, in order.
-    pub(super) fn into_reports(self) -> Vec<SolvedLayer> {
-        self.solved
+    /// What was solved, in order, and how much of it by an earlier run.
+    pub(super) fn into_reports(self) -> (Vec<SolvedLayer>, usize) {
+        (self.solved, self.resumed)
     }
 
     /// Says something about the run.
@@ -85,9 +97,46 @@ impl<'a> LayerSolver<'a> {
         self.progress.tensor(line);
     }
 
-    /// Whether the plan codes the weight `name`.
-    pub(super) fn is_coded(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|&i| self.is_coded_number(i))
+    /// Whether the plan codes one of the weights `names` that is not solved yet.
+    pub(super) fn has_work(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.to_solve(name).is_some())
+    }
+
+    /// Number of the weight `name` in the plan, if it is to be coded and not solved yet.
+    fn to_solve(&self, name: &str) -> Option<usize> {
+        let number = *self.by_name.get(name)?;
+        (self.is_coded_number(number) && !self.spool.has(number)).then_some(number)
+    }
+
+    /// Gives `solved` those of the weights `names` that a run before solved, with their position and
+    /// what a reader gets for them.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(super) fn known(
+        &mut self,
+        names: &[String],
+        mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
+    ) -> Result<()> {
+        for (position, name) in names.iter().enumerate() {
+            let Some(&number) = self.by_name.get(name.as_str()) else { continue };
+            let Fate::Coded { codec, .. } = &self.plan.tensors[number].fate else { continue };
+            let Some(parts) = self.spool.parts(number)? else { continue };
+            let source = self.source(number);
+            let (_, rows, cols) = source.as_matrices().expect("invariant: codes are of matrices");
+            let mut decoded = vec![0.0; rows * cols];
+            let pool = self.pools.of(codec);
+            let done = pool.with(|worker| worker.decode(&parts, cols, &mut decoded));
+            done.map_err(|e| self.fault(name, &e))?;
+            if let Some(adapter) = self.spool.adapter(number) {
+                adapter.add_to(0, &mut decoded);
+            }
+            self.progress.advance(source.byte_len);
+            self.solved.extend(self.spool.report(number).cloned());
+            self.resumed += 1;
+            solved(position, decoded)?;
+        }
+        Ok(())
     }
 
     fn is_coded_number(&self, number: usize) -> bool {
@@ -105,7 +154,14 @@ impl<'a> LayerSolver<'a> {
         mut seen: Seen,
         mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
     ) -> Result<()> {
-        let Some(first) = names.iter().find(|name| self.is_coded(name)) else { return Ok(()) };
+        self.known(names, &mut solved)?;
+        let Some(first) = names.iter().find(|name| self.to_solve(name).is_some()) else {
+            return Ok(());
+        };
+        if self.progress.stopped() {
+            let folder = self.spool.folder();
+            return Err(Error::Stopped { folder: folder.parent().unwrap_or(folder).to_path_buf() });
+        }
         let mean = std::mem::take(&mut seen.mean);
         let hessian = Hessian::new(mean, seen.width, self.options.damping).map_err(|e| {
             self.fault(first, &format!("what it sees in the calibration text: {e}"))
@@ -113,7 +169,7 @@ impl<'a> LayerSolver<'a> {
         let mut factors = Factors::default();
         let mut layers = Vec::new();
         for (position, name) in names.iter().enumerate() {
-            let Some(&number) = self.by_name.get(name.as_str()) else { continue };
+            let Some(number) = self.to_solve(name) else { continue };
             let Fate::Coded { codec, rank } = &self.plan.tensors[number].fate else { continue };
             let width = codec.column_unit().unwrap_or(1);
             let factor = factors.of(&hessian, width, &self.options);
@@ -130,8 +186,10 @@ impl<'a> LayerSolver<'a> {
                 "{}: output {:.2} dB plain, {:.2} dB solved",
                 report.name, report.plain_db, report.solved_db
             ));
-            self.solved.push(report);
-            self.spool.put(layer.number, &solution.parts, solution.adapter)?;
+            self.solved.push(report.clone());
+            let tensor = self.source(layer.number);
+            let whole = (layer.number, tensor);
+            self.spool.put(whole, &solution.parts, solution.adapter, Some(report))?;
             solved(layer.position, solution.decoded)?;
         }
         Ok(())

@@ -25,6 +25,10 @@ impl Solver for Parallel<'_> {
         super::memory::layers(self.checkpoint, plan)
     }
 
+    fn identity(&self) -> String {
+        format!("{}: {:?}", self.statistics.identity(), self.options)
+    }
+
     fn solve(
         &self,
         plan: &Plan,
@@ -37,7 +41,8 @@ impl Solver for Parallel<'_> {
         let mut layers =
             LayerSolver::new(self.checkpoint, plan, self.options, seed, spool, progress);
         for site in self.statistics.sites() {
-            if !site.weights.iter().any(|name| layers.is_coded(name)) {
+            if !layers.has_work(&site.weights) {
+                layers.known(&site.weights, |_, _| Ok(()))?;
                 continue;
             }
             let seen = Seen {
@@ -49,11 +54,13 @@ impl Solver for Parallel<'_> {
             };
             layers.solve(&site.weights, seen, |_, _| Ok(()))?;
         }
+        let (layers, resumed_tensors) = layers.into_reports();
         Ok(SolveReport {
             mode: "parallel",
             tokens: self.statistics.tokens(),
             seconds: start.elapsed().as_secs_f64(),
-            layers: layers.into_reports(),
+            resumed_tensors,
+            layers,
         })
     }
 }

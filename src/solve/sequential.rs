@@ -8,10 +8,12 @@ use compress_model_feedback::CrossGram;
 use super::layers::{LayerSolver, Seen};
 use super::options::SolveOptions;
 use crate::calibrate::{
-    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site, with_fallback,
+    CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site, pass_site,
+    with_fallback,
 };
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
+use crate::memory;
 use crate::model::{HeldBlock, Model, ModelOptions, Site, SiteLayers};
 use crate::pipeline::{Plan, Progress, SolveReport, Solver, Spool};
 
@@ -28,6 +30,32 @@ pub struct Sequential<'a> {
     pub text: CalibrationText,
     /// How each layer is solved.
     pub options: SolveOptions,
+    /// Most bytes of hidden states that stay in memory. Where all of them would take more, they lie
+    /// in files beside the output, and writing those can hold up the run.
+    pub states_memory: u64,
+}
+
+impl<'a> Sequential<'a> {
+    /// Hidden states stay in memory up to a quarter of what is available now.
+    #[must_use]
+    pub fn new(checkpoint: &'a Checkpoint, text: CalibrationText, options: SolveOptions) -> Self {
+        let states_memory = memory::available().unwrap_or(0) / 4;
+        Self { checkpoint, text, options, states_memory }
+    }
+
+    /// The widest input of a matrix.
+    fn widest(&self) -> u64 {
+        let matrices = self.checkpoint.tensors().iter().filter_map(Tensor::as_matrices);
+        matrices.map(|(_, _, cols)| cols as u64).max().unwrap_or(0)
+    }
+
+    /// Bytes of the hidden states that stay in memory: those of all tokens in every stream, or none.
+    fn states_in_memory(&self) -> u64 {
+        let streams = if self.options.drift == 0.0 { 1 } else { 2 };
+        // The residual stream and what the last linear layers saw.
+        let bytes = streams * 2 * 4 * self.text.tokens() as u64 * self.widest();
+        if bytes <= self.states_memory { bytes } else { 0 }
+    }
 }
 
 impl Solver for Sequential<'_> {
@@ -40,10 +68,15 @@ impl Solver for Sequential<'_> {
         }
         blocks.remove(&None);
         let block = blocks.into_values().max().unwrap_or(0);
-        let widest = tensors.iter().filter_map(Tensor::as_matrices).map(|(_, _, cols)| cols).max();
         let batch = self.text.tokens().min(self.text.batch_tokens()) as u64;
-        let activations = ACTIVATION_COPIES * 4 * batch * widest.unwrap_or(0) as u64;
+        let activations = ACTIVATION_COPIES * 4 * batch * self.widest() + self.states_in_memory();
         2 * block + activations + super::memory::layers(self.checkpoint, plan)
+    }
+
+    fn identity(&self) -> String {
+        let texts: Vec<&str> = self.text.files.iter().map(|(_, hash)| hash.as_str()).collect();
+        let (windows, ctx) = (self.text.windows().len(), self.text.ctx);
+        format!("{windows} windows of {ctx} of {}: {:?}", texts.join(", "), self.options)
     }
 
     fn solve(
@@ -56,11 +89,12 @@ impl Solver for Sequential<'_> {
         let start = Instant::now();
         let model = Model::open(self.checkpoint.origin(), ModelOptions::default())?;
         let folder = spool.folder().to_path_buf();
-        let student = Stream::start(&model, &self.text, &folder, "student")?;
+        let files = |name| (self.states_in_memory() == 0).then_some((folder.as_path(), name));
+        let student = Stream::start(&model, &self.text, files("student"))?;
         let teacher = if self.options.drift == 0.0 {
             None
         } else {
-            Some(Stream::start(&model, &self.text, &folder, "teacher")?)
+            Some(Stream::start(&model, &self.text, files("teacher"))?)
         };
         let layers = LayerSolver::new(self.checkpoint, plan, self.options, seed, spool, progress);
         let mut run = Run { drift: self.options.drift, model: &model, layers };
@@ -68,11 +102,13 @@ impl Solver for Sequential<'_> {
             run.block(block, &student, teacher.as_ref())?;
         }
         run.head(&student)?;
+        let (layers, resumed_tensors) = run.layers.into_reports();
         Ok(SolveReport {
             mode: "sequential",
             tokens: self.text.tokens(),
             seconds: start.elapsed().as_secs_f64(),
-            layers: run.layers.into_reports(),
+            resumed_tensors,
+            layers,
         })
     }
 }
@@ -99,13 +135,28 @@ impl Run<'_> {
         let teacher = teacher.zip(original.as_ref());
         let sites = self.model.site_layers(index);
         for site in Site::DENSE {
-            let moments = collect_site(site, (student, &held), teacher)?;
-            if let Some(layers) = sites.iter().find(|layers| layers.site == site) {
-                self.site(layers, &moments, &mut held)?;
+            let layers = sites.iter().find(|layers| layers.site == site);
+            if layers.is_some_and(|layers| self.layers.has_work(&layers.weights)) {
+                let moments = collect_site(site, (student, &held), teacher)?;
+                self.site(layers.expect("invariant: has work"), &moments, &mut held)?;
+            } else {
+                // The streams must pass every site; the attention's norm leaves no trace in them.
+                if site != Site::Attention {
+                    pass_site(site, (student, &held), teacher)?;
+                }
+                layers.map_or(Ok(()), |layers| self.known(layers, &mut held))?;
             }
         }
-        if sites.iter().any(|layers| matches!(layers.site, Site::Expert(_))) {
-            self.experts(&sites, student, &mut held)?;
+        let is_expert = |layers: &&SiteLayers| layers.site.is_expert();
+        let (experts, work): (Vec<&SiteLayers>, _) = {
+            let experts: Vec<_> = sites.iter().filter(is_expert).collect();
+            let work = experts.iter().any(|layers| self.layers.has_work(&layers.weights));
+            (experts, work)
+        };
+        if work {
+            self.experts(&experts, student, &mut held)?;
+        } else {
+            experts.iter().try_for_each(|layers| self.known(layers, &mut held))?;
         }
         for batch in 0..student.batches() {
             student.leave(&held, batch)?;
@@ -120,6 +171,14 @@ impl Run<'_> {
         let model = self.model;
         let seen = self.seen(moments);
         self.layers.solve(&layers.weights, seen, |position, weights| {
+            model.set_weight(held, layers.site, position, weights)
+        })
+    }
+
+    /// Takes layers that need no solving as they are known.
+    fn known(&mut self, layers: &SiteLayers, held: &mut HeldBlock) -> Result<()> {
+        let model = self.model;
+        self.layers.known(&layers.weights, |position, weights| {
             model.set_weight(held, layers.site, position, weights)
         })
     }
@@ -140,12 +199,11 @@ impl Run<'_> {
     /// Solves the experts of a block, all on what the block's experts see before any is coded.
     fn experts(
         &mut self,
-        sites: &[SiteLayers],
+        sites: &[&SiteLayers],
         student: &Stream<'_>,
         held: &mut HeldBlock,
     ) -> Result<()> {
-        let expert_sites: Vec<Site> =
-            sites.iter().map(|layers| layers.site).filter(|site| site.is_expert()).collect();
+        let expert_sites: Vec<Site> = sites.iter().map(|layers| layers.site).collect();
         let (grams, rare) = with_fallback(collect_experts(student, held)?, &expert_sites);
         for layers in sites {
             let Some(gram) = grams.get(&layers.site) else { continue };
@@ -166,8 +224,8 @@ impl Run<'_> {
             Some(name) => (name.to_owned(), false),
             None => (self.model.embedding().to_owned(), true),
         };
-        if !self.layers.is_coded(&name) {
-            return Ok(());
+        if !self.layers.has_work(std::slice::from_ref(&name)) {
+            return self.layers.known(&[name], |_, _| Ok(()));
         }
         let moments = Moments {
             gram: collect_head(self.model, student.residual())?,

@@ -55,10 +55,14 @@ fn every_architecture_comes_nearer_than_plain_rounding() {
         let (plain, solved) = (work.path().join("plain"), work.path().join("solved"));
         compress(&checkpoint, &plan(), &plain, 0, None, &Silent).unwrap();
         let text = CalibrationText::of_windows(windows(vocabulary, 1));
-        let solver = Sequential { checkpoint: &checkpoint, text, options: SolveOptions::default() };
+        let solver = Sequential::new(&checkpoint, text, SolveOptions::default());
         let report = compress(&checkpoint, &plan(), &solved, 0, Some(&solver), &Silent).unwrap();
         let layers = report.solved.unwrap().layers;
         assert!(layers.iter().all(|layer| layer.solved_db.is_finite()), "{name}");
+        let (in_files, other) = (Sequential { states_memory: 0, ..solver }, work.path().join("2"));
+        compress(&checkpoint, &plan(), &other, 0, Some(&in_files), &Silent).unwrap();
+        let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+        assert!(weights(&solved) == weights(&other), "{name}: with hidden states in files");
         let linear = |t: &&crate::checkpoint::Tensor| t.role == Role::Linear;
         let expected = checkpoint.tensors().iter().filter(linear).count();
         assert!(layers.len() >= expected, "{name}: {} of {expected}", layers.len());

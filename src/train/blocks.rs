@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::layer::{Parameters, Place};
 use super::network::Network;
-use crate::calibrate::Activations;
+use crate::calibrate::ActivationFile;
 use crate::error::{Error, Result};
 use crate::model::Model;
 
@@ -32,8 +32,8 @@ const MEASURED: usize = 16;
 
 /// Hidden states of all windows, one window a batch.
 struct States {
-    student: Activations,
-    teacher: Activations,
+    student: ActivationFile,
+    teacher: ActivationFile,
 }
 
 /// Trains the blocks that are not trained yet, each for `epochs` passes over the text. After each,
@@ -51,7 +51,7 @@ pub(super) fn train_blocks(
     let (windows, ctx) = (network.text.windows.len(), network.text.ctx);
     let width = network.model.architecture().hidden_size;
     let folder = network.folder.clone();
-    let file = |name: &str| Activations::create(&folder.join(name), windows * ctx, width, ctx);
+    let file = |name: &str| ActivationFile::create(&folder.join(name), windows * ctx, width, ctx);
     let states = States { student: file("blocks-student")?, teacher: file("blocks-teacher")? };
     for (i, window) in network.text.windows.iter().enumerate() {
         states.student.write(i, &network.model.embeddings(window)?)?;
@@ -134,7 +134,7 @@ fn train_block(
     for number in 1..=steps {
         install(network, block, false)?;
         let batch = order.take((number - 1) * options.batch as u64, options.batch);
-        let read = |file: &Activations| -> Result<Vec<f32>> {
+        let read = |file: &ActivationFile| -> Result<Vec<f32>> {
             Ok(batch.iter().map(|&i| file.read(i)).collect::<Result<Vec<_>>>()?.concat())
         };
         let (x, target) = (read(&states.student)?, read(&states.teacher)?);

@@ -38,6 +38,10 @@ impl Solver for Finished<'_> {
         self.outcomes.values().map(|outcome| bytes(outcome) as u64).sum()
     }
 
+    fn identity(&self) -> String {
+        "trained".to_owned()
+    }
+
     fn solve(
         &self,
         plan: &Plan,
@@ -47,18 +51,21 @@ impl Solver for Finished<'_> {
     ) -> Result<SolveReport> {
         for (number, planned) in plan.tensors.iter().enumerate() {
             let Fate::Coded { .. } = planned.fate else { continue };
-            let name = &self.checkpoint.tensors()[planned.source].name;
+            let tensor = &self.checkpoint.tensors()[planned.source];
+            let (name, whole) = (&tensor.name, (number, tensor));
             let entry = self.start.and_then(|start| {
                 let entry = start.manifest.tensors.iter().position(|entry| entry.name == *name)?;
                 Some((start, entry))
             });
             match (self.outcomes.get(name), entry) {
-                (Some(Outcome::Parts(parts)), _) => spool.put(number, parts, None)?,
+                (Some(Outcome::Parts(parts)), _) => spool.put(whole, parts, None, None)?,
                 (Some(Outcome::Adapter(adapter)), Some((start, entry))) => {
-                    spool.put(number, &start.read_all_parts(entry)?, Some(adapter.clone()))?;
+                    let parts = start.read_all_parts(entry)?;
+                    spool.put(whole, &parts, Some(adapter.clone()), None)?;
                 }
                 (None, Some((start, entry))) => {
-                    spool.put(number, &start.read_all_parts(entry)?, start.adapter(entry)?)?;
+                    let parts = start.read_all_parts(entry)?;
+                    spool.put(whole, &parts, start.adapter(entry)?, None)?;
                 }
                 // Nothing is known of it: it is coded on its own.
                 (_, None) => {}

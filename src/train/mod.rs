@@ -20,7 +20,6 @@ mod run;
 mod state;
 mod teacher;
 mod text;
-mod work;
 
 pub use blocks::BlockReport;
 pub use log::{CURVE_FILE, Evaluation, LOG_FILE, TrainProgress};

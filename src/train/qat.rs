@@ -72,7 +72,7 @@ fn calibrated(
     let text = request.text;
     let windows = CalibrationText::spread(text.ctx, &text.windows, windows);
     let checkpoint = request.checkpoint;
-    let solver = Sequential { checkpoint, text: windows, options: SolveOptions::default() };
+    let solver = Sequential::new(checkpoint, windows, SolveOptions::default());
     compress(checkpoint, request.plan, &start, request.seed, Some(&solver), coding)?;
     Ok(start)
 }

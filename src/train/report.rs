@@ -9,6 +9,7 @@ use super::blocks::BlockReport;
 use super::log::{CURVE_FILE, Evaluation, LOG_FILE, Log, curve_svg};
 use super::network::Network;
 use super::text::TrainingText;
+use crate::checkpoint::Partial;
 use crate::error::{IoContext, Result};
 use crate::pipeline::CompressReport;
 
@@ -93,17 +94,17 @@ pub(super) fn end(
     mut report: TrainReport,
     compressed: Option<CompressReport>,
     output: &Path,
-    work: &Path,
+    work: Partial,
     seconds: f64,
 ) -> Result<TrainReport> {
     if compressed.is_some() {
         for name in [LOG_FILE, CURVE_FILE] {
-            let (from, to) = (work.join(name), output.join(name));
+            let (from, to) = (work.folder().join(name), output.join(name));
             std::fs::copy(&from, &to).at("write", &to)?;
         }
         report.output = Some(output.to_path_buf());
     }
-    std::fs::remove_dir_all(work).at("remove", work)?;
+    work.remove()?;
     report.seconds = seconds;
     report.compressed = compressed;
     Ok(report)

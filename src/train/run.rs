@@ -16,11 +16,11 @@ use super::options::TrainOptions;
 use super::report::{TrainReport, end, write_history};
 use super::teacher::Teacher;
 use super::text::TrainingText;
-use super::work::{self, Depends};
-use crate::checkpoint::Checkpoint;
+use crate::build;
+use crate::checkpoint::{Checkpoint, Partial};
 use crate::error::{Error, IoContext, Result};
 use crate::model::{KvCache, Model, ModelOptions};
-use crate::pipeline::manifest::{MANIFEST_FILE, TOOL};
+use crate::pipeline::manifest::MANIFEST_FILE;
 use crate::pipeline::{CompressedFolder, Plan, Progress, compress, source_fingerprint};
 
 /// What a run of `qat` or `recover` is asked for.
@@ -66,6 +66,7 @@ pub(super) struct Run<'a> {
     /// The work folder.
     pub(super) folder: PathBuf,
     began: Instant,
+    work: Partial,
 }
 
 impl<'a> Run<'a> {
@@ -73,8 +74,8 @@ impl<'a> Run<'a> {
     /// there.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a `start` that was not compressed from the checkpoint, and as
-    /// [`work::open`].
+    /// [`Error::Usage`] for a `start` that was not compressed from the checkpoint; what
+    /// opening the folder of work in progress gives.
     pub(super) fn open(
         request: TrainRequest<'a>,
         watch: Watch<'a>,
@@ -91,18 +92,20 @@ impl<'a> Run<'a> {
                 request.checkpoint.folder().display()
             )));
         }
-        let depends = Depends {
-            command: command.to_owned(),
-            tool: TOOL.to_owned(),
-            source_fingerprint: fingerprint,
-            start: start.map(manifest_hash).transpose()?,
-            recipe: request.plan.recipe.to_toml(),
-            texts: request.text.files.iter().map(|(_, hash)| hash.clone()).collect(),
-            calibration_windows,
-            seed: request.seed,
-        };
-        let folder = work::open(request.output, &depends, request.resume)?;
-        Ok(Self { request, watch, folder, began })
+        let texts: Vec<&str> = request.text.files.iter().map(|(_, hash)| hash.as_str()).collect();
+        let depends = [
+            ("the command", command.to_owned()),
+            ("the checkpoint", fingerprint),
+            ("the folder to start from", start.map_or(Ok(String::new()), manifest_hash)?),
+            ("the recipe or its settings of training", request.plan.recipe.to_toml()),
+            ("the text", texts.join(" ")),
+            ("the calibration", calibration_windows.to_string()),
+            ("the seed", request.seed.to_string()),
+            ("the program", build::IDENTITY.to_owned()),
+        ];
+        let work = Partial::open(request.output, &depends, request.resume)?;
+        let folder = work.folder().to_path_buf();
+        Ok(Self { request, watch, folder, began, work })
     }
 
     /// Trains `layers` of the model in `start` and writes the output folder, if there is to be one.
@@ -133,7 +136,7 @@ impl<'a> Run<'a> {
             let finished = Finished { checkpoint, start: Some(start), outcomes };
             Some(compress(checkpoint, plan, output, seed, Some(&finished), self.watch.coding)?)
         };
-        end(report, compressed, output, &self.folder, self.began.elapsed().as_secs_f64())
+        end(report, compressed, output, self.work, self.began.elapsed().as_secs_f64())
     }
 
     /// Both stages of training, from where an earlier run stopped if there was one.

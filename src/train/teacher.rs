@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use crate::calibrate::Activations;
+use crate::calibrate::ActivationFile;
 use crate::error::Result;
 use crate::model::{CausalModel, KvCache, Model, ModelOptions};
 
@@ -15,7 +15,7 @@ use crate::model::{CausalModel, KvCache, Model, ModelOptions};
 #[derive(Debug)]
 pub(super) struct Teacher {
     model: RefCell<Model>,
-    file: Activations,
+    file: ActivationFile,
     known: RefCell<Vec<bool>>,
     ctx: usize,
 }
@@ -31,7 +31,7 @@ impl Teacher {
             ModelOptions { kv_cache: KvCache::F32, resident: true, ..ModelOptions::default() };
         let model = Model::open(folder, options)?;
         let width = model.hidden_size();
-        let file = Activations::create(cache, windows * ctx, width, ctx)?;
+        let file = ActivationFile::create(cache, windows * ctx, width, ctx)?;
         let known = RefCell::new(vec![false; windows]);
         Ok(Self { model: RefCell::new(model), file, known, ctx })
     }

@@ -42,6 +42,7 @@ pub struct PeftWriter {
 impl PeftWriter {
     /// Creates both files in `folder` for the `planned` adapters of `base_model`, which may be
     /// empty. The most common rank becomes the configuration's `r`; other ranks are patterns.
+    /// Adapters that an earlier writer of the same plan has written stay in the file.
     ///
     /// # Errors
     /// [`Error::Plan`] for a module planned twice or of rank 0, which PEFT refuses;
@@ -55,7 +56,8 @@ impl PeftWriter {
         let (header, missing, len) = layout(planned)?;
         write_config(&folder.join(CONFIG_FILE), planned, base_model)?;
         let create = || -> std::io::Result<File> {
-            let mut file = File::create_new(&path)?;
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(false).open(&path)?;
             file.write_all(&header)?;
             file.set_len(len)?;
             Ok(file)
@@ -86,6 +88,19 @@ impl PeftWriter {
             self.file.write_all(&bytes(&adapter.b))
         };
         write().map_err(|source| Error::Io { path: self.path.clone(), source })
+    }
+
+    /// Leaves the adapter of `module` as an earlier writer has written it.
+    pub fn keep(&mut self, module: &str) {
+        self.missing.remove(module);
+    }
+
+    /// Another handle of the weights file, to flush it through while adapters are written.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn handle(&self) -> Result<File, Error> {
+        self.file.try_clone().map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 
     /// Flushes the files to disk.
@@ -122,7 +137,7 @@ fn write_config(path: &Path, planned: &[PlannedAdapter], base_model: &str) -> Re
     let write = || -> std::io::Result<()> {
         let mut text = serde_json::to_vec_pretty(&config)?;
         text.push(b'\n');
-        let mut file = File::create_new(path)?;
+        let mut file = File::create(path)?;
         file.write_all(&text)?;
         file.sync_all()
     };

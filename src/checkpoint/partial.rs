@@ -1,0 +1,153 @@
+//! Work in progress beside an output: what a later run needs to go on where one stopped.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::staging::{sync_folder, write_json};
+use crate::error::{Error, IoContext, Result};
+
+/// Something that a run depends on: what it is called, and its value. A run that goes on must have
+/// all of them as the run before it had.
+pub(crate) type Dependency = (&'static str, String);
+
+const DEPENDS: &str = "depends.json";
+const LOCK: &str = "lock";
+
+/// The folder `.NAME.partial` beside the output folder NAME, held by one process at a time.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Partial {
+    /// The folder for work on `output`.
+    pub(crate) fn folder_of(output: &Path) -> PathBuf {
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        output.with_file_name(format!(".{name}.partial"))
+    }
+
+    /// Refuses to start over where a run on `output` stopped.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub(crate) fn check(output: &Path, resume: bool) -> Result<()> {
+        let folder = Self::folder_of(output);
+        if resume || !folder.join(DEPENDS).exists() {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "{}: an earlier run stopped here; go on with --resume or remove the folder",
+            folder.display()
+        )))
+    }
+
+    /// Opens the folder for work on `output`: with `resume` that of a run that stopped, if there is
+    /// one; otherwise a new one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is one and `resume` is not set, another process is at work in
+    /// it, or something of `depends` changed; I/O.
+    pub(crate) fn open(output: &Path, depends: &[Dependency], resume: bool) -> Result<Self> {
+        Self::check(output, resume)?;
+        let folder = Self::folder_of(output);
+        fs::create_dir_all(&folder).at("create", &folder)?;
+        let lock_path = folder.join(LOCK);
+        let lock = File::create(&lock_path).at("create", &lock_path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("{}: another process is at work here", folder.display());
+                return Err(Error::Usage(message));
+            }
+            Err(TryLockError::Error(e)) => return Err(e).at("lock", &lock_path),
+        }
+        let this = Self { folder, _lock: lock };
+        let file = this.folder.join(DEPENDS);
+        if !file.exists() {
+            this.clear()?;
+            let depends: Map<String, Value> = depends
+                .iter()
+                .map(|(what, value)| ((*what).to_owned(), value[..].into()))
+                .collect();
+            let new = file.with_extension("new");
+            write_json(&new, &depends)?;
+            fs::rename(&new, &file).at("write", &file)?;
+            sync_folder(&this.folder)?;
+            return Ok(this);
+        }
+        let bytes = fs::read(&file).at("read", &file)?;
+        let old: Map<String, Value> = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::checkpoint(&file, format!("not readable: {e}")))?;
+        let same = |(what, value): &&Dependency| {
+            old.get(*what).and_then(Value::as_str).is_some_and(|old| old == value)
+        };
+        match depends.iter().find(|dependency| !same(dependency)) {
+            None => Ok(this),
+            Some((what, _)) => Err(Error::Usage(format!(
+                "{}: cannot resume, {what} changed since; remove the folder to start again",
+                this.folder.display()
+            ))),
+        }
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes the folder.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(crate) fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.folder).at("remove", &self.folder)
+    }
+
+    /// Removes what a process left that was stopped before its work was under way.
+    fn clear(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.folder).at("read", &self.folder)? {
+            let path = entry.at("read", &self.folder)?.path();
+            if path.file_name().is_some_and(|name| name == LOCK) {
+                continue;
+            }
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.at("remove", &path)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_only_with_what_it_depended_on() {
+        let parent = tempfile::tempdir().unwrap();
+        let output = parent.path().join("out");
+        let open = |seed: &str, resume| {
+            let depends = [("the checkpoint", "a".to_owned()), ("the seed", seed.to_owned())];
+            Partial::open(&output, &depends, resume)
+        };
+        let refused = |result: Result<Partial>| result.unwrap_err().to_string();
+        // With nothing to go on with, resuming is starting.
+        let first = open("1", true).unwrap();
+        assert!(refused(open("1", true)).contains("another process"));
+        fs::write(first.folder().join("work"), b"").unwrap();
+        drop(first);
+        assert!(refused(open("1", false)).contains("--resume"));
+        assert!(refused(open("2", true)).contains("the seed changed"));
+        let again = open("1", true).unwrap();
+        assert!(again.folder().join("work").exists());
+        fs::remove_file(again.folder().join(DEPENDS)).unwrap();
+        drop(again);
+        let fresh = open("2", false).unwrap();
+        assert!(!fresh.folder().join("work").exists(), "left by a run that had not begun");
+        fresh.remove().unwrap();
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+}
