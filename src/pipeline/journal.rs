@@ -49,8 +49,8 @@ impl Journal {
     /// I/O.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Line>)> {
         let mut options = File::options();
-        let mut file = options.read(true).write(true).create(true).truncate(false);
-        let mut file = (&mut file).open(path).at("open", path)?;
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).at("open", path)?;
         let bytes = std::fs::read(path).at("read", path)?;
         let mut lines = Vec::new();
         let mut whole = 0;

@@ -126,13 +126,12 @@ impl Run<'_> {
             |(_, job), adapters| coder.work(job, adapters),
             |(i, job), output: Output| {
                 let (task, done) = (&tasks[i], &mut done[i]);
-                if done.sums.is_empty() && task.segment.first == 0 {
-                    if let Some(written) = &output.adapter {
-                        let [a, b] = factor_names(&task.segment.tensor);
-                        writer.write(&a, 0, &bytes_of(&written.adapter.a))?;
-                        writer.write(&b, 0, &bytes_of(&written.adapter.b))?;
-                        done.adapter = Some(written.hash.clone());
-                    }
+                let starts = done.sums.is_empty() && task.segment.first == 0;
+                if let Some(written) = output.adapter.filter(|_| starts) {
+                    let [a, b] = factor_names(&task.segment.tensor);
+                    writer.write(&a, 0, &bytes_of(&written.adapter.a))?;
+                    writer.write(&b, 0, &bytes_of(&written.adapter.b))?;
+                    done.adapter = Some(written.hash.clone());
                 }
                 for (part, bytes) in output.parts.iter().enumerate() {
                     let (hasher, position) = &mut hashers[i][part];
