@@ -245,3 +245,15 @@ fn small_files_take_little_memory() {
         assert!(code == Some(3) || code == Some(0), "{code:?} {said}");
     }
 }
+
+/// Found by fuzzing: the tokenizers library panics where the JSON breaks off inside a decoder.
+#[test]
+#[cfg(feature = "model")]
+fn a_tokenizer_on_which_its_library_panics() {
+    let workspace = Workspace::with_tiny_llama(1);
+    fs::write(workspace.path("text"), "Once upon a time. ".repeat(40)).unwrap();
+    let tokenizer = br#"{"decoder":{"type":"ByteLevel","trim_offsets":trlse}}"#;
+    fs::write(workspace.path("model/tokenizer.json"), tokenizer).unwrap();
+    let args = ["--text", "text", "--ctx", "32"];
+    workspace.run("eval", "model", &args).fails(3, &["tokenizer.json", "gives up on it"]);
+}

@@ -1,6 +1,7 @@
 //! From text to token ids and back: the tokenizer of a model folder.
 
 use std::fmt;
+use std::panic;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -40,6 +41,15 @@ impl fmt::Debug for TextTokenizer {
     }
 }
 
+/// Parses a tokenizer. The library panics on some that are not whole; here that is an error too.
+fn parse(bytes: &[u8]) -> tokenizers::Result<Tokenizer> {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let parsed = panic::catch_unwind(|| Tokenizer::from_bytes(bytes));
+    panic::set_hook(report);
+    parsed.unwrap_or_else(|_| Err("the tokenizers library gives up on it".into()))
+}
+
 impl TextTokenizer {
     /// Reads `tokenizer.json` of `folder`, and from `tokenizer_config.json`,
     /// `generation_config.json` and `config.json` which tokens begin a text and end an answer.
@@ -58,7 +68,7 @@ impl TextTokenizer {
         let refused = |e: tokenizers::Error| {
             Error::checkpoint(&path, format!("is no tokenizer that can be read: {e}"))
         };
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(refused)?;
+        let mut tokenizer = parse(&bytes).map_err(refused)?;
         // Some files carry the settings of the training run, which would cut the text.
         tokenizer.with_truncation(None).map_err(refused)?;
         tokenizer.with_padding(None);
