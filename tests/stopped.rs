@@ -20,6 +20,7 @@ fn kills() -> usize {
     std::env::var("COMPRESS_MODEL_KILLS").map_or(KILLS, |text| text.parse().unwrap())
 }
 
+#[cfg(feature = "model")]
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
     path.to_str().unwrap().to_owned()
@@ -31,6 +32,7 @@ fn server() -> Vec<String> {
 }
 
 /// Arguments of a run with a solver.
+#[cfg(feature = "model")]
 fn calibrated() -> Vec<String> {
     let text = fixture("calib_cc0.txt");
     let args = ["-o", "out", "--preset", "on-device", "-t", "2", "--calibration", &text];

@@ -12,13 +12,12 @@ use super::{Common, Failure, human_bytes, human_db, print_json, print_text};
 use crate::checkpoint::{Checkpoint, check_output_path};
 use crate::error::Error;
 use crate::memory::peak_resident;
-use crate::pipeline::{CompressReport, Plan, compress_resumable};
+use crate::pipeline::{CompressReport, Plan, Solver, compress_resumable};
 #[cfg(feature = "model")]
 use crate::{
     budget::{self, BudgetReport, Target},
     calibrate::{CalibrationText, Statistics, calibrate},
     checkpoint::Staging,
-    pipeline::Solver,
     recipe::{Recipe, Transform},
     solve::{Parallel, Sequential, SolveOptions},
     transform::Transformed,
@@ -83,7 +82,7 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     #[cfg(feature = "model")]
     let calibrated = !args.calibration.is_empty();
     #[cfg(not(feature = "model"))]
-    let (calibrated, solver) = (false, None);
+    let (calibrated, solver): (_, Option<&dyn Solver>) = (false, None);
     let recipe = args.recipe.recipe(calibrated)?;
     #[cfg(feature = "model")]
     let calibration = calibration(args, &original)?;

@@ -169,7 +169,6 @@ impl Recipe {
     ///
     /// # Errors
     /// [`Error::Recipe`].
-    #[cfg(feature = "model")]
     pub fn refuse_transform(&self, command: &str) -> Result<()> {
         if self.transform.is_none() {
             return Ok(());
