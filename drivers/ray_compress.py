@@ -7,7 +7,7 @@ The checkpoint, units.json and PIECES must be on storage that all nodes share. U
 with their node, run twice, or be done already: each gives the same piece. A unit that takes much
 longer than the others is started a second time elsewhere, and whichever ends first counts.
 
-Needs `ray` (tried with 2.56), nothing else; compress-model on every node.
+Needs `ray` (tried with 2.60), nothing else; compress-model on every node.
 """
 
 import argparse

@@ -33,6 +33,16 @@ pub(crate) fn describe() -> String {
     )
 }
 
+/// Whether this processor fuses multiplication and addition. The products behind an adapter's SVD do
+/// where it can, and round otherwise; codes are the same either way.
+pub(crate) fn arithmetic() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    let fused = is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let fused = cfg!(target_arch = "aarch64");
+    if fused { "fused" } else { "unfused" }
+}
+
 /// The widest instruction set that the kernels find on this machine.
 fn simd() -> &'static str {
     #[cfg(target_arch = "x86_64")]

@@ -83,6 +83,12 @@ fn what_is_missing_or_damaged_is_named() {
     fs::write(workspace.path("units.json"), text).unwrap();
     assert!(!workspace.path("out").exists());
 
+    let description = piece.join("unit.json");
+    let text = fs::read_to_string(&description).unwrap();
+    fs::write(&description, text.replace("\"fused\"", "\"other\"")).unwrap();
+    merge(&workspace, "out").fails(3, &["unit 1 with other", "their adapters differ"]);
+    fs::write(&description, text).unwrap();
+
     // A source whose tensors are others.
     let other = Workspace::with_tensors(&[("a.weight", support::Tensor::f32(&[1, 1], &[1.0]))]);
     let model = other.path("model");

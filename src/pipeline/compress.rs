@@ -162,7 +162,7 @@ impl Run<'_> {
         Ok((scan, start.elapsed().as_secs_f64()))
     }
 
-    fn dependencies(&self, (scan, _): &(Scan, f64)) -> [Dependency; 6] {
+    fn dependencies(&self, (scan, _): &(Scan, f64)) -> [Dependency; 7] {
         let shards: Vec<&str> = self.plan.layout.file_names().collect();
         [
             ("the checkpoint", scan.fingerprint.to_hex().to_string()),
@@ -171,6 +171,7 @@ impl Run<'_> {
             ("the seed", self.seed.to_string()),
             ("the size of shards", shards.join(" ")),
             ("the program", build::IDENTITY.to_owned()),
+            ("the processor's arithmetic", build::arithmetic().to_owned()),
         ]
     }
 

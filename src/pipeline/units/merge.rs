@@ -128,6 +128,15 @@ fn read_pieces(unit_plan: &UnitPlan, plan_hash: &str, pieces: &Path) -> Result<V
             None => missing.push(unit.to_string()),
         }
     }
+    let odd = read.iter().find(|piece| piece.arithmetic != read[0].arithmetic);
+    if let (true, Some(odd)) = (missing.is_empty(), odd) {
+        let message = format!(
+            "unit {} was done with {} arithmetic, unit {} with {}: their adapters differ; do the \
+             units of one kind again on processors of the other",
+            read[0].unit, read[0].arithmetic, odd.unit, odd.arithmetic
+        );
+        return Err(Error::checkpoint(pieces, message));
+    }
     if missing.is_empty() {
         return Ok(read);
     }

@@ -22,6 +22,8 @@ pub(super) struct Piece {
     /// BLAKE3 of the plan of units.
     pub(super) plan: String,
     pub(super) unit: usize,
+    /// That of the machine; adapters depend on it.
+    pub(super) arithmetic: String,
     pub(super) segments: Vec<Done>,
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::piece::{Done, PIECE_FILE, Piece, arrays, bytes_of, factor_names, folder, part_name};
 use super::{Task, UnitPlan, VERSION, piece, tasks};
+use crate::build;
 use crate::checkpoint::{Checkpoint, ShardLayout, ShardWriter, write_json};
 use crate::error::{Error, IoContext, Result};
 use crate::pipeline::adapters::AdapterStage;
@@ -66,9 +67,13 @@ pub fn work(
             .at("create a folder in", pieces)?;
         let run = Run { checkpoint: &checkpoint, plan: &plan, tasks: &tasks, progress };
         let segments_done = run.write(staging.path(), unit_plan.seed)?;
-        let format_version = VERSION.to_owned();
-        let piece =
-            Piece { format_version, plan: plan_hash.clone(), unit, segments: segments_done };
+        let piece = Piece {
+            format_version: VERSION.to_owned(),
+            plan: plan_hash.clone(),
+            unit,
+            arithmetic: build::arithmetic().to_owned(),
+            segments: segments_done,
+        };
         write_json(&staging.path().join(PIECE_FILE), &piece)?;
         if let Err(e) = std::fs::rename(staging.path(), &target) {
             // Another worker may have been faster; its bytes are the same.
