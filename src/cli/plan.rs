@@ -48,6 +48,9 @@ struct PlanReport {
     disk_bytes: u64,
     peak_memory: u64,
     warnings: Vec<String>,
+    /// Units that were written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -73,12 +76,14 @@ struct PlanLine {
 pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     let original = Checkpoint::open(&args.model)?;
     let threads = rayon::current_num_threads();
+    let mut written = None;
     if let (Some(count), Some(output)) = (args.units, &args.output) {
         let recipe = args.recipe.recipe(false)?;
         let shards = args.recipe.edits.max_shard_size;
         let plan = Plan::new(&original, recipe, shards, threads)?;
         let units = UnitPlan::cut(&original, &plan, common.seed, shards, count.get())?;
         units.write(output)?;
+        written = Some(units.units.len());
     }
     let recipe = args.recipe.recipe(args.calibrated)?;
     let plan = |checkpoint: &Checkpoint, recipe| {
@@ -99,6 +104,7 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     };
     #[cfg(not(feature = "model"))]
     let report = report(&original, &plan(&original, recipe)?);
+    let report = PlanReport { units: written, ..report };
     if common.json {
         return print_json(&report);
     }
@@ -118,6 +124,7 @@ fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
         disk_bytes: plan.disk_bytes(),
         peak_memory: plan.peak_memory,
         warnings: plan.warnings(checkpoint),
+        units: None,
     }
 }
 
@@ -194,5 +201,8 @@ fn render(report: &PlanReport) -> String {
         if report.files.len() == 1 { "" } else { "s" },
         human_bytes(report.peak_memory),
     );
+    if let Some(units) = report.units {
+        let _ = writeln!(text, "cut into {units} units");
+    }
     text
 }
