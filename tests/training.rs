@@ -267,7 +267,6 @@ fn what_cannot_be_trained_is_said_before_any_work() {
     with(&["--train", "rate"]).fails(2, &["KEY=VALUE"]);
     with(&["--train", "scales=lqs"]).fails(2, &["lqs", "learnt"]);
     with(&["--rate=-1"]).fails(2, &["rate"]);
-    with(&["--resume"]).fails(2, &["no run stopped here"]);
     let long = ["--text", &text, "-o", "out", "--ctx", "2000000"];
     workspace.run("qat", "model", &long).fails(3, &["shorter than one window"]);
     fs::write(workspace.path("short"), "Too short.").unwrap();
