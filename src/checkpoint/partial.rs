@@ -98,11 +98,15 @@ impl Partial {
         &self.folder
     }
 
-    /// Removes the folder.
+    /// Removes the folder, first of all what makes it one to go on with: a process that is killed here
+    /// leaves nothing that a later one would take for work in progress.
     ///
     /// # Errors
     /// I/O.
     pub(crate) fn remove(self) -> Result<()> {
+        let depends = self.folder.join(DEPENDS);
+        fs::remove_file(&depends).at("remove", &depends)?;
+        sync_folder(&self.folder)?;
         fs::remove_dir_all(&self.folder).at("remove", &self.folder)
     }
 

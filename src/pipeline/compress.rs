@@ -194,7 +194,10 @@ impl Run<'_> {
         };
         let start = Instant::now();
         let recorded = self.code(staging.folder(), spool.as_ref(), partial)?;
-        spool.map_or(Ok(()), Spool::remove)?;
+        // Work in progress keeps it until the output is in place.
+        if let (Some(spool), None) = (spool, partial) {
+            spool.remove()?;
+        }
         let mut manifest = manifest(checkpoint, plan, self.seed, scan, recorded.statuses);
         manifest.solved = solved
             .as_ref()
