@@ -1,8 +1,8 @@
 //! Calibration: what the linear layers of a model see while it reads a text.
 //!
 //! A text is cut into windows, and the model reads them site by site: memory holds one block and
-//! the sums over the inputs of one site, and hidden states wait in memory or in files. The sums H = XᵀX are
-//! what the solvers of [`crate::solve`] need.
+//! the sums over the inputs of one site, and hidden states wait in memory or in files. The sums
+//! H = XᵀX are what the solvers of [`crate::solve`] need.
 
 mod activations;
 mod moments;

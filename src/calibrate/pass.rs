@@ -17,7 +17,7 @@ use super::moments::{collect_head, with_fallback, with_values};
 use super::statistics::{DESCRIPTION_FILE, Description, SiteStatistics, VERSION};
 use super::stream::embed;
 use super::text::CalibrationText;
-use crate::checkpoint::{Checkpoint, write_json};
+use crate::checkpoint::{Checkpoint, Partial, write_json};
 use crate::error::{Error, IoContext, Result};
 use crate::model::{Model, ModelOptions, Passage, Site};
 use crate::pipeline::manifest::TOOL;
@@ -63,8 +63,7 @@ pub fn calibrate(
 ) -> Result<CalibrateReport> {
     let start = Instant::now();
     let model = Model::open(checkpoint.origin(), ModelOptions::default())?;
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let folder = output.with_file_name(format!(".{name}.partial"));
+    let folder = Partial::folder_of(output);
     let fresh = Description {
         format_version: VERSION.to_owned(),
         tool: TOOL.to_owned(),

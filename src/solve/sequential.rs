@@ -136,24 +136,21 @@ impl Run<'_> {
         let sites = self.model.site_layers(index);
         for site in Site::DENSE {
             let layers = sites.iter().find(|layers| layers.site == site);
-            if layers.is_some_and(|layers| self.layers.has_work(&layers.weights)) {
+            if let Some(layers) = layers.filter(|layers| self.layers.has_work(&layers.weights)) {
                 let moments = collect_site(site, (student, &held), teacher)?;
-                self.site(layers.expect("invariant: has work"), &moments, &mut held)?;
-            } else {
-                // The streams must pass every site; the attention's norm leaves no trace in them.
-                if site != Site::Attention {
-                    pass_site(site, (student, &held), teacher)?;
-                }
-                layers.map_or(Ok(()), |layers| self.known(layers, &mut held))?;
+                self.site(layers, &moments, &mut held)?;
+                continue;
+            }
+            // The streams must pass every site; the attention's norm leaves no trace in them.
+            if site != Site::Attention {
+                pass_site(site, (student, &held), teacher)?;
+            }
+            if let Some(layers) = layers {
+                self.known(layers, &mut held)?;
             }
         }
-        let is_expert = |layers: &&SiteLayers| layers.site.is_expert();
-        let (experts, work): (Vec<&SiteLayers>, _) = {
-            let experts: Vec<_> = sites.iter().filter(is_expert).collect();
-            let work = experts.iter().any(|layers| self.layers.has_work(&layers.weights));
-            (experts, work)
-        };
-        if work {
+        let experts: Vec<&SiteLayers> = sites.iter().filter(|s| s.site.is_expert()).collect();
+        if experts.iter().any(|layers| self.layers.has_work(&layers.weights)) {
             self.experts(&experts, student, &mut held)?;
         } else {
             experts.iter().try_for_each(|layers| self.known(layers, &mut held))?;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -130,9 +129,4 @@ pub(super) fn arrays(
         arrays
     };
     tasks.iter().map(of_task).collect()
-}
-
-/// The bytes of fp16 factors.
-pub(super) fn bytes_of(values: &[f16]) -> Vec<u8> {
-    values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }

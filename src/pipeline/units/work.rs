@@ -7,7 +7,7 @@ use std::time::Instant;
 use blake3::Hasher;
 use serde::Serialize;
 
-use super::piece::{Done, PIECE_FILE, Piece, arrays, bytes_of, factor_names, folder, part_name};
+use super::piece::{Done, PIECE_FILE, Piece, arrays, factor_names, folder, part_name};
 use super::{Task, UnitPlan, VERSION, piece, tasks};
 use crate::build;
 use crate::checkpoint::{Checkpoint, ShardLayout, ShardWriter, write_json};
@@ -134,8 +134,8 @@ impl Run<'_> {
                 let starts = done.sums.is_empty() && task.segment.first == 0;
                 if let Some(written) = output.adapter.filter(|_| starts) {
                     let [a, b] = factor_names(&task.segment.tensor);
-                    writer.write(&a, 0, &bytes_of(&written.adapter.a))?;
-                    writer.write(&b, 0, &bytes_of(&written.adapter.b))?;
+                    writer.write(&a, 0, bytemuck::cast_slice(&written.adapter.a))?;
+                    writer.write(&b, 0, bytemuck::cast_slice(&written.adapter.b))?;
                     done.adapter = Some(written.hash.clone());
                 }
                 for (part, bytes) in output.parts.iter().enumerate() {
