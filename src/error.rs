@@ -133,6 +133,9 @@ pub enum Error {
         /// Where it stored itself.
         folder: PathBuf,
     },
+    /// A run was asked to stop before it had stored anything.
+    #[error("stopped before anything was stored")]
+    StoppedEarly,
     /// A check of a compressed folder failed; each entry is one finding.
     #[error("verification failed:\n{}", failures.join("\n"))]
     Verification {
@@ -158,7 +161,7 @@ impl Error {
             Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
             Self::Verification { .. } | Self::Gate { .. } => 6,
             Self::Memory { .. } => 5,
-            Self::Stopped { .. } => 75,
+            Self::Stopped { .. } | Self::StoppedEarly => 75,
             #[cfg(feature = "gpu")]
             Self::Gpu(error) => match error {
                 GpuError::UnknownAdapter { .. } | GpuError::UnknownPath(_) => 2,

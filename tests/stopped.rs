@@ -8,8 +8,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use compress_model::Error;
+use compress_model::checkpoint::Checkpoint;
+#[cfg(feature = "model")]
+use compress_model::pipeline::Silent;
+use compress_model::pipeline::{Plan, Progress, compress_resumable};
+use compress_model::recipe::Preset;
 use serde_json::Value;
 use support::{Run, Workspace, tiny_llama};
 
@@ -337,4 +344,72 @@ fn some_tensors_can_be_built_again() {
     edited["seed"] = 1.into();
     fs::write(&manifest, edited.to_string()).unwrap();
     rebuild("model", &[]).fails(6, &["compressed again, other bytes came out"]);
+}
+
+/// Asks a run to stop once it has advanced so many times.
+#[derive(Debug)]
+struct StopAfter(AtomicUsize);
+
+impl Progress for StopAfter {
+    fn begin(&self, _phase: &'static str, _total_bytes: u64) {}
+    fn advance(&self, _bytes: u64) {
+        let left = |left: usize| Some(left.saturating_sub(1));
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).unwrap();
+    }
+    fn tensor(&self, _line: &str) {}
+    fn stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+#[test]
+fn a_run_stopped_before_it_stores_anything_leaves_nothing() {
+    let workspace = Workspace::with_tiny_llama(1);
+    let checkpoint = Checkpoint::open(&workspace.path("model")).unwrap();
+    let plan = Plan::new(&checkpoint, Preset::Server.recipe(), 1 << 30, 1).unwrap();
+    let out = workspace.path("out");
+    let stop = StopAfter(AtomicUsize::new(3));
+    let stopped = compress_resumable(&checkpoint, &plan, &out, 0, None, false, &stop).unwrap_err();
+    assert!(matches!(stopped, Error::StoppedEarly), "{stopped}");
+    assert_eq!(stopped.exit_code(), 75);
+    assert_eq!(workspace.names(), ["model"]);
+}
+
+#[cfg(feature = "model")]
+#[test]
+fn a_transform_stopped_half_way_leaves_nothing() {
+    use compress_model::recipe::{RotationKind, Transform};
+    use compress_model::transform::Transformed;
+
+    let workspace = Workspace::with_tiny_llama(1);
+    let checkpoint = Checkpoint::open(&workspace.path("model")).unwrap();
+    let options = Transform { rotation: Some(RotationKind::Hadamard), ..Transform::default() };
+    let stop = StopAfter(AtomicUsize::new(3));
+    let out = workspace.path("out");
+    let stopped = Transformed::create(&checkpoint, &options, None, 0, &out, &stop).unwrap_err();
+    assert!(matches!(stopped, Error::StoppedEarly), "{stopped}");
+    assert_eq!(workspace.names(), ["model"]);
+}
+
+#[cfg(feature = "model")]
+#[test]
+fn a_stopped_calibration_goes_on_and_gives_the_same_bytes() {
+    use compress_model::calibrate::{CalibrationText, TextSettings, calibrate};
+
+    let workspace = Workspace::with_tiny_llama(1);
+    let folder = workspace.path("model");
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let settings = TextSettings { ctx: 64, windows: 4 };
+    let text =
+        CalibrationText::read(&folder, &[fixture("calib_cc0.txt").into()], settings).unwrap();
+    let (out, whole) = (workspace.path("out"), workspace.path("whole"));
+    // The blocks that were finished before are the first to be told of.
+    let stop = StopAfter(AtomicUsize::new(2));
+    let stopped = calibrate(&checkpoint, &text, &out, false, &stop).unwrap_err();
+    assert!(matches!(stopped, Error::Stopped { .. }), "{stopped}");
+    assert_eq!(workspace.names(), [".out.partial", "model"]);
+    let report = calibrate(&checkpoint, &text, &out, true, &Silent).unwrap();
+    assert_eq!(report.resumed_blocks, 1);
+    calibrate(&checkpoint, &text, &whole, false, &Silent).unwrap();
+    assert!(tree(&out) == tree(&whole));
 }

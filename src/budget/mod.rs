@@ -74,7 +74,8 @@ pub struct BudgetLine {
 /// gives `recipe` with a rule for each in front.
 ///
 /// # Errors
-/// [`Error::Usage`] if even the smallest choices do not fit; as running the model.
+/// [`Error::Usage`] if even the smallest choices do not fit; [`Error::StoppedEarly`]; as running the
+/// model.
 pub fn fit(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -96,6 +97,7 @@ pub fn fit(
     let mut measured = Vec::new();
     // Few at a time: each site's Hessian and factor are as large as its widest layer squared.
     for some in sensitive.chunks_mut(AT_ONCE) {
+        progress.check_stopped()?;
         // Here, with all threads on each, and not by the first of several that wait for it.
         some.iter().for_each(|sensitivity| sensitivity.seen.factor());
         let candidates: Vec<Result<Vec<Candidate>>> = some

@@ -59,7 +59,7 @@ struct Variant {
 /// states wait in a file in `folder`.
 ///
 /// # Errors
-/// As running the model and coding.
+/// [`Error::StoppedEarly`]; as running the model and coding.
 pub(super) fn sensitivities(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -97,6 +97,7 @@ pub(super) fn sensitivities(
     progress.begin("probing", model.block_count() as u64 + 1);
     run.embedding(&tokens)?;
     for block in 0..model.block_count() {
+        progress.check_stopped()?;
         run.block(block)?;
         progress.advance(1);
     }

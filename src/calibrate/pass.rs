@@ -53,7 +53,8 @@ const JOURNAL: &str = "progress.json";
 ///
 /// # Errors
 /// [`Error::Usage`] for work in progress of other settings, or where there is some and `resume` is
-/// not asked for; as running the model; I/O.
+/// not asked for; [`Error::Stopped`] between two blocks when `progress` asks for it; as running the
+/// model; I/O.
 pub fn calibrate(
     checkpoint: &Checkpoint,
     text: &CalibrationText,
@@ -82,6 +83,9 @@ pub fn calibrate(
         embed(&model, text, &pass.hidden(0)?)?;
     }
     while pass.journal.blocks < model.block_count() {
+        if progress.stopped() {
+            return Err(Error::Stopped { folder });
+        }
         pass.block()?;
         progress.advance(1);
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::progress::Display;
+use super::stop::stop_flag;
 use super::{Common, Failure, human_bytes, print_json, print_text};
 use crate::calibrate::{
     CalibrateReport, CalibrationText, DESCRIPTION_FILE, TextSettings, calibrate,
@@ -74,7 +75,7 @@ pub(super) fn run(args: &CalibrateArgs, common: &Common) -> Result<(), Failure> 
         return Err(Error::OutputExists { path: args.output.clone() }.into());
     }
     let text = args.windows.read(&checkpoint, &args.text)?;
-    let display = Display::new(common);
+    let display = Display::stoppable(common, stop_flag());
     let run = calibrate(&checkpoint, &text, &args.output, args.resume, &display)?;
     drop(display);
     let report = Report { run, peak_memory: peak_resident() };

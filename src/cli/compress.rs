@@ -190,7 +190,11 @@ fn transform(
         Calibration::Statistics(statistics) => Some(statistics.clone()),
         Calibration::Text(text) if options.needs_calibration() => {
             let folder = staging.folder().join("statistics");
-            calibrate(original, text, &folder, false, display)?;
+            calibrate(original, text, &folder, false, display).map_err(|e| match e {
+                // What it stored goes with the folder.
+                Error::Stopped { .. } => Error::StoppedEarly,
+                e => e,
+            })?;
             Some(Statistics::open(&folder)?)
         }
         _ => None,

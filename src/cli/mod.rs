@@ -120,12 +120,12 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Show what each tensor would become, and write nothing
     Plan(plan::PlanArgs),
+    /// Compress a checkpoint into an output folder
+    Compress(compress::CompressArgs),
     /// Do one unit of a compression that `plan --units` cut for many machines
     Work(units::WorkArgs),
     /// Merge the pieces of all units into an output folder
     Merge(units::MergeArgs),
-    /// Compress a checkpoint into an output folder
-    Compress(compress::CompressArgs),
     /// Collect what the linear layers of a model see while it reads a text
     #[cfg(feature = "model")]
     Calibrate(calibrate::CalibrateArgs),

@@ -13,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::dtype::dtype_name;
 use crate::checkpoint::role::Role;
 use crate::codec::Params;
+use crate::error::Error;
 #[cfg(feature = "model")]
 use crate::error::IoContext;
 use crate::pipeline::units::UnitPlan;
@@ -76,16 +77,10 @@ struct PlanLine {
 pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     let original = Checkpoint::open(&args.model)?;
     let threads = rayon::current_num_threads();
-    let mut written = None;
-    if let (Some(count), Some(output)) = (args.units, &args.output) {
-        let recipe = args.recipe.recipe(false)?;
-        let shards = args.recipe.edits.max_shard_size;
-        let plan = Plan::new(&original, recipe, shards, threads)?;
-        let units = UnitPlan::cut(&original, &plan, common.seed, shards, count.get())?;
-        units.write(output)?;
-        written = Some(units.units.len());
-    }
     let recipe = args.recipe.recipe(args.calibrated)?;
+    if args.units.is_some() {
+        recipe.refuse_transform("a plan of units")?;
+    }
     let plan = |checkpoint: &Checkpoint, recipe| {
         Plan::new(checkpoint, recipe, args.recipe.edits.max_shard_size, threads)
     };
@@ -100,11 +95,10 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
             report.folder = original.folder().to_path_buf();
             report
         }
-        None => report(&original, &plan(&original, recipe)?),
+        None => plain_report(args, common, &original, &plan(&original, recipe)?)?,
     };
     #[cfg(not(feature = "model"))]
-    let report = report(&original, &plan(&original, recipe)?);
-    let report = PlanReport { units: written, ..report };
+    let report = plain_report(args, common, &original, &plan(&original, recipe)?)?;
     if common.json {
         return print_json(&report);
     }
@@ -112,6 +106,23 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     print_text(&render(&report))
+}
+
+/// The report of a plan without a transform, whose units are written if they are asked for.
+fn plain_report(
+    args: &PlanArgs,
+    common: &Common,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+) -> Result<PlanReport, Error> {
+    let mut report = report(checkpoint, plan);
+    if let (Some(count), Some(output)) = (args.units, &args.output) {
+        let shards = args.recipe.edits.max_shard_size;
+        let units = UnitPlan::cut(checkpoint, plan, common.seed, shards, count.get())?;
+        units.write(output)?;
+        report.units = Some(units.units.len());
+    }
+    Ok(report)
 }
 
 fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {

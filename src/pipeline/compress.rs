@@ -86,7 +86,8 @@ pub fn compress(
 /// and gives the same bytes as one that was never stopped; where none stopped, it starts.
 ///
 /// # Errors
-/// As [`compress`]. [`Error::Stopped`] when `progress` asks for it. [`Error::Usage`] where a run
+/// As [`compress`]. [`Error::Stopped`] when `progress` asks for it, [`Error::StoppedEarly`] while the
+/// input is being checked. [`Error::Usage`] where a run
 /// stopped and `resume` is not set, and where the checkpoint, the recipe, the calibration, the
 /// seed, the cut into shards or the program changed since. What is done stays there after an error
 /// that may not come again.
@@ -157,8 +158,7 @@ impl Run<'_> {
         check_transformed(self.plan)?;
         let start = Instant::now();
         self.progress.begin("checking", source_bytes(self.checkpoint));
-        let advance = |bytes| self.progress.advance(bytes);
-        let scan = scan::scan(self.checkpoint, &self.plan.tensors, &advance)?;
+        let scan = scan::scan(self.checkpoint, &self.plan.tensors, self.progress)?;
         Ok((scan, start.elapsed().as_secs_f64()))
     }
 

@@ -1,5 +1,7 @@
 //! What a long run tells while it runs, and hears.
 
+use crate::error::{Error, Result};
+
 /// Receives progress; called from many threads.
 pub trait Progress: Sync {
     /// A phase of `total_bytes` of source data begins.
@@ -11,6 +13,13 @@ pub trait Progress: Sync {
     /// Whether a run that can go on later should store itself and end.
     fn stopped(&self) -> bool {
         false
+    }
+    /// For work of which nothing is stored that a later run could go on with.
+    ///
+    /// # Errors
+    /// [`Error::StoppedEarly`] if the run is to end.
+    fn check_stopped(&self) -> Result<()> {
+        if self.stopped() { Err(Error::StoppedEarly) } else { Ok(()) }
     }
 }
 

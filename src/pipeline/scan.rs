@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::plan::{Fate, PlannedTensor};
+use super::progress::Progress;
 use crate::checkpoint::dtype::{AlignedBytes, dtype_name};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
@@ -28,18 +29,19 @@ pub(super) struct Scan {
 ///
 /// # Errors
 /// [`Error::Tensor`] for the first tensor, in order, that holds NaN or infinity or is said to be
-/// tied to one with other contents.
+/// tied to one with other contents; [`Error::StoppedEarly`].
 pub(super) fn scan(
     checkpoint: &Checkpoint,
     tensors: &[PlannedTensor],
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &dyn Progress,
 ) -> Result<Scan> {
     let hashes = checkpoint
         .tensors()
         .par_iter()
         .map(|tensor| {
+            progress.check_stopped()?;
             let hash = scan_tensor(checkpoint, tensor)?;
-            progress(tensor.byte_len);
+            progress.advance(tensor.byte_len);
             Ok(hash)
         })
         .collect::<Vec<Result<_>>>()

@@ -133,7 +133,7 @@ impl Transformed {
     /// # Errors
     /// [`Error::Model`] for an architecture that is not supported or on which a transform is not
     /// legal, [`Error::Recipe`] for options that a model cannot follow or that need statistics;
-    /// [`Error::DiskFull`]; I/O.
+    /// [`Error::DiskFull`]; [`Error::StoppedEarly`]; I/O.
     pub fn create(
         original: &Checkpoint,
         options: &Transform,

@@ -33,7 +33,8 @@ pub(super) fn stage(output: &Path) -> Result<Staging> {
 /// Writes the model to the folder of `staging`.
 ///
 /// # Errors
-/// [`Error::DiskFull`]; I/O; [`Error::Tensor`] for a weight that is not finite.
+/// [`Error::DiskFull`]; I/O; [`Error::Tensor`] for a weight that is not finite;
+/// [`Error::StoppedEarly`].
 pub(super) fn write(
     edits: &Edits<'_>,
     context: &Context<'_>,
@@ -49,6 +50,7 @@ pub(super) fn write(
     progress.begin("transforming", needed);
     let writer = ShardWriter::create(staging.folder(), layout)?;
     for name in names(edits) {
+        progress.check_stopped()?;
         match edits.get(&name) {
             None => copy(edits.checkpoint(), edits.source(&name), &writer)?,
             Some(edit) => put(edits, &name, edit, &writer)?,
