@@ -19,7 +19,9 @@ const PANEL_ROWS: usize = 96;
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let read = |name: &str| -> Vec<f32> {
-        bytemuck::pod_collect_to_vec(&std::fs::read(format!("{}/{name}", args[1])).unwrap())
+        let bytes = std::fs::read(format!("{}/{name}", args[1])).unwrap();
+        let (values, _) = bytes.as_chunks();
+        values.iter().map(|&value| f32::from_le_bytes(value)).collect()
     };
     let number = |i: usize| args[i].parse::<usize>().unwrap();
     let (rows, n, passes) = (number(2), number(3), number(4));
