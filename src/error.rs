@@ -133,8 +133,8 @@ pub enum Error {
         /// Where it stored itself.
         folder: PathBuf,
     },
-    /// A run was asked to stop before it had stored anything.
-    #[error("stopped before anything was stored")]
+    /// A run was asked to stop before it had stored anything; what an earlier one stored stays.
+    #[error("stopped before this run stored anything")]
     StoppedEarly,
     /// A check of a compressed folder failed; each entry is one finding.
     #[error("verification failed:\n{}", failures.join("\n"))]

@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 use compress_model::Error;
 use compress_model::checkpoint::Checkpoint;
-#[cfg(feature = "model")]
-use compress_model::pipeline::Silent;
 use compress_model::pipeline::{Plan, Progress, compress_resumable};
 use compress_model::recipe::Preset;
 use serde_json::Value;
@@ -395,6 +393,7 @@ fn a_transform_stopped_half_way_leaves_nothing() {
 #[test]
 fn a_stopped_calibration_goes_on_and_gives_the_same_bytes() {
     use compress_model::calibrate::{CalibrationText, TextSettings, calibrate};
+    use compress_model::pipeline::Silent;
 
     let workspace = Workspace::with_tiny_llama(1);
     let folder = workspace.path("model");

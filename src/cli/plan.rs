@@ -78,9 +78,6 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     let original = Checkpoint::open(&args.model)?;
     let threads = rayon::current_num_threads();
     let recipe = args.recipe.recipe(args.calibrated)?;
-    if args.units.is_some() {
-        recipe.refuse_transform("a plan of units")?;
-    }
     let plan = |checkpoint: &Checkpoint, recipe| {
         Plan::new(checkpoint, recipe, args.recipe.edits.max_shard_size, threads)
     };
@@ -90,15 +87,15 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
             let folder = tempfile::tempdir().at("create a folder in", std::env::temp_dir())?;
             let outline = Transformed::outline(&original, options, &folder.path().join("outline"))?;
             let plan = plan(outline.checkpoint(), recipe)?;
-            let mut report =
-                report(outline.checkpoint(), &plan.of_transformed(outline.record().clone()));
+            let plan = plan.of_transformed(outline.record().clone());
+            let mut report = report(args, common, outline.checkpoint(), &plan)?;
             report.folder = original.folder().to_path_buf();
             report
         }
-        None => plain_report(args, common, &original, &plan(&original, recipe)?)?,
+        None => report(args, common, &original, &plan(&original, recipe)?)?,
     };
     #[cfg(not(feature = "model"))]
-    let report = plain_report(args, common, &original, &plan(&original, recipe)?)?;
+    let report = report(args, common, &original, &plan(&original, recipe)?)?;
     if common.json {
         return print_json(&report);
     }
@@ -108,25 +105,21 @@ pub(super) fn run(args: &PlanArgs, common: &Common) -> Result<(), Failure> {
     print_text(&render(&report))
 }
 
-/// The report of a plan without a transform, whose units are written if they are asked for.
-fn plain_report(
+/// The report of a plan, whose units are written if they are asked for.
+fn report(
     args: &PlanArgs,
     common: &Common,
     checkpoint: &Checkpoint,
     plan: &Plan,
 ) -> Result<PlanReport, Error> {
-    let mut report = report(checkpoint, plan);
+    let mut written = None;
     if let (Some(count), Some(output)) = (args.units, &args.output) {
         let shards = args.recipe.edits.max_shard_size;
         let units = UnitPlan::cut(checkpoint, plan, common.seed, shards, count.get())?;
         units.write(output)?;
-        report.units = Some(units.units.len());
+        written = Some(units.units.len());
     }
-    Ok(report)
-}
-
-fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
-    PlanReport {
+    Ok(PlanReport {
         folder: checkpoint.origin().to_path_buf(),
         recipe: plan.recipe.name.clone(),
         tensors: plan.tensors.iter().map(|planned| line(checkpoint, plan, planned)).collect(),
@@ -135,8 +128,8 @@ fn report(checkpoint: &Checkpoint, plan: &Plan) -> PlanReport {
         disk_bytes: plan.disk_bytes(),
         peak_memory: plan.peak_memory,
         warnings: plan.warnings(checkpoint),
-        units: None,
-    }
+        units: written,
+    })
 }
 
 fn line(checkpoint: &Checkpoint, plan: &Plan, planned: &PlannedTensor) -> PlanLine {

@@ -87,10 +87,9 @@ pub fn compress(
 ///
 /// # Errors
 /// As [`compress`]. [`Error::Stopped`] when `progress` asks for it, [`Error::StoppedEarly`] while the
-/// input is being checked. [`Error::Usage`] where a run
-/// stopped and `resume` is not set, and where the checkpoint, the recipe, the calibration, the
-/// seed, the cut into shards or the program changed since. What is done stays there after an error
-/// that may not come again.
+/// input is being checked. [`Error::Usage`] where a run stopped and `resume` is not set, and where
+/// the checkpoint, the recipe, the calibration, the seed, the cut into shards or the program changed
+/// since. What is done stays there after an error that may not come again.
 pub fn compress_resumable(
     checkpoint: &Checkpoint,
     plan: &Plan,

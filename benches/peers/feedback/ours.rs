@@ -20,8 +20,7 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let read = |name: &str| -> Vec<f32> {
         let bytes = std::fs::read(format!("{}/{name}", args[1])).unwrap();
-        let (values, _) = bytes.as_chunks();
-        values.iter().map(|&value| f32::from_le_bytes(value)).collect()
+        bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     };
     let number = |i: usize| args[i].parse::<usize>().unwrap();
     let (rows, n, passes) = (number(2), number(3), number(4));
