@@ -150,6 +150,31 @@ fn blocks_trained_alone_come_nearer_to_what_the_original_blocks_give() {
     let start = scores(&workspace, "start").1;
     assert!(together < start, "{start} -> {together}");
     workspace.run("verify", "out", &["--against", "model"]).ok();
+    // Training end to end finds the same losses where blocks began and where they ended.
+    for (folder, which) in [("start", 0), ("out", 1)] {
+        let mut args = arguments(&text, "next");
+        args.extend(["--start", folder, "--steps", "1", "--overwrite"]);
+        let next = workspace.run("qat", "model", &args).ok().json();
+        let (found, wanted) = (evaluation(&report, which, "kld"), evaluation(&next, 0, "kld"));
+        assert!((found / wanted - 1.0).abs() < 1e-5, "{folder}: {found} {wanted}");
+    }
+
+    // Killed between two blocks, it goes on with those that were trained.
+    let mut args = arguments(&text, "killed");
+    args.extend(["--start", "start", "--steps", "0", "--train", "block_epochs=2"]);
+    let mut child = spawn(&workspace, &args);
+    while logged(&workspace, "killed", "trained_block") < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "ended before two blocks");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    args.extend(["--resume", "--threads", "1"]);
+    let resumed = workspace.run("qat", "model", &args).ok().json();
+    assert!(resumed["blocks"].as_array().unwrap().len() <= 2, "{resumed}");
+    assert_eq!(resumed["evaluations"], report["evaluations"]);
+    let weights = |out: &str| fs::read(workspace.path(out).join("model.safetensors")).unwrap();
+    assert!(weights("killed") == weights("out"), "other weights");
 }
 
 /// Starts a run that may be killed.
@@ -165,9 +190,10 @@ fn spawn(workspace: &Workspace, args: &[&str]) -> Child {
         .unwrap()
 }
 
-fn steps_done(workspace: &Workspace) -> usize {
-    let log = workspace.path(".out.partial").join("train.jsonl");
-    fs::read_to_string(log).map_or(0, |log| log.lines().filter(|l| l.contains("norm")).count())
+/// Lines with `word` in the log of the run that writes `out`.
+fn logged(workspace: &Workspace, out: &str, word: &str) -> usize {
+    let log = workspace.path(&format!(".{out}.partial")).join("train.jsonl");
+    fs::read_to_string(log).map_or(0, |log| log.lines().filter(|l| l.contains(word)).count())
 }
 
 /// Killed twice and stopped once, a run goes on to the bytes of one that was left alone, on another
@@ -190,7 +216,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
             args.extend(["--resume", "--threads", "3"]);
         }
         let mut child = spawn(&workspace, &args);
-        while steps_done(&workspace) < steps {
+        while logged(&workspace, "out", "norm") < steps {
             assert!(child.try_wait().unwrap().is_none(), "ended before step {steps}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -274,7 +300,18 @@ fn what_cannot_be_trained_is_said_before_any_work() {
     with(&["--text", &short]).fails(3, &["short", "window"]);
     // Nothing on the grid.
     with(&["--ignore", "proj", "--steps", "1"]).fails(2, &["grid2"]);
-    fs::remove_dir_all(workspace.path(".out.partial")).unwrap();
+    // Experts; their vocabulary has 67 tokens.
+    let words = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"?":0},"unk_token":"?"},
+                    "pre_tokenizer":{"type":"Whitespace"}}"#;
+    fs::create_dir(workspace.path("experts")).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        let mixtral = fixture(&format!("architectures/mixtral/{file}"));
+        fs::copy(mixtral, workspace.path("experts").join(file)).unwrap();
+    }
+    fs::write(workspace.path("experts/tokenizer.json"), words).unwrap();
+    let mut args = arguments(&text, "out");
+    args.extend(["--preset", "on-device"]);
+    workspace.run("qat", "experts", &args).fails(3, &["experts", "dense"]);
     // A tokenizer of another model.
     let mut small = Model::read(&support::tiny_llama());
     for name in ["model.embed_tokens.weight", "lm_head.weight"] {
@@ -299,6 +336,31 @@ fn what_cannot_be_trained_is_said_before_any_work() {
     workspace.run("qat", "other", &args).fails(2, &["solved was not compressed from other"]);
     assert!(!workspace.path(".out.partial").exists());
     assert!(!workspace.path("out").exists());
+}
+
+/// What a run is expected to take is an upper estimate, and not a wild one.
+#[test]
+fn memory_stays_under_the_plan() {
+    let (workspace, text) = workspace(200_000);
+    workspace.run("compress", "model", &["-o", "grid", "--preset", "on-device"]).ok();
+    let rank = ["--tensor-type", "proj=bc4:rank=4"];
+    let args = [&["-o", "texture", "--preset", "server-desktop"], &rank[..]].concat();
+    workspace.run("compress", "model", &args).ok();
+    let shape = ["--ctx", "256", "--batch", "24", "--train", "held_out=2"];
+    for (command, folder, of) in
+        [("qat", "model", ["--start", "grid"]), ("recover", "texture", ["--against", "model"])]
+    {
+        let blocks = ["--steps", "0", "--train", "block_epochs=1"];
+        for kind in [&["--steps", "2"][..], &["--steps", "2", "--recompute"], &blocks] {
+            let args = ["--text", &text, "-o", "out", "--overwrite", "--json"];
+            let args = [&args[..], &shape, &of, kind].concat();
+            let report = workspace.run(command, folder, &args).ok().json();
+            let bytes = |key: &str| report[key].as_f64().unwrap();
+            let share = bytes("peak_memory") / bytes("planned_peak_memory");
+            println!("{command} {kind:?}: {:.0} MB, {share:.3}", bytes("peak_memory") / 1e6);
+            assert!((0.5..=1.0).contains(&share), "{command} {kind:?}: {share}");
+        }
+    }
 }
 
 #[test]

@@ -196,11 +196,12 @@ fn print(run: &TrainReport, common: &Common) -> Result<(), Failure> {
     }
     text += &format!(
         "time       {:.1} s in all, {:.1} s training, {:.0} tokens/s\n\
-         memory     {} peak\n",
+         memory     {} peak, {} planned\n",
         run.seconds,
         run.training_seconds,
         run.tokens_per_second,
         peak_memory.map_or("unknown".to_owned(), human_bytes),
+        human_bytes(run.planned_peak_memory),
     );
     print_text(&text)
 }

@@ -2,18 +2,22 @@
 //!
 //! The original block reads what the original model gives it, the trained one what the trained
 //! blocks before it give: it learns to make up for their errors. Hidden states of all windows wait
-//! in files, and only one block has gradients at a time.
+//! in files, trained blocks too, and memory holds one block of each model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use compress_model_qat::train::{RunSettings, WindowOrder};
+use compress_model_qat::train::{Losses, RunSettings, WindowOrder};
 use rayon::prelude::*;
 
-use super::layer::{Parameters, Place};
-use super::network::Network;
+use super::layer::{Layers, Parameters, Place};
+use super::loss::{Sides, next_tokens};
+use super::options::TrainOptions;
+use super::run::places_of;
+use super::state;
+use super::text::TrainingText;
 use crate::calibrate::ActivationFile;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{HeldBlock, Model};
 
 /// What became of a block.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -27,148 +31,222 @@ pub struct BlockReport {
     pub after: f64,
 }
 
+/// What of a layer is trained, as it starts; none for a layer that is not.
+pub(super) type Load<'a> = &'a dyn Fn(&Place) -> Result<Option<Parameters>>;
+
 /// Windows that a block's error is measured on.
 const MEASURED: usize = 16;
 
-/// Hidden states of all windows, one window a batch.
-struct States {
-    student: ActivationFile,
-    teacher: ActivationFile,
+/// A model that is trained block by block.
+pub(super) struct Blocks<'a> {
+    /// The compressed model that training starts from.
+    pub(super) model: &'a Model,
+    pub(super) original: &'a Model,
+    pub(super) text: &'a TrainingText,
+    pub(super) options: &'a TrainOptions,
+    pub(super) seed: u64,
+    pub(super) load: Load<'a>,
+    /// Where trained blocks are stored.
+    pub(super) folder: &'a Path,
 }
 
-/// Trains the blocks that are not trained yet, each for `epochs` passes over the text. After each,
-/// `done` is told and the run is stored.
-///
-/// # Errors
-/// [`Error::Model`] where a block's loss is not finite; what running blocks gives; I/O.
-pub(super) fn train_blocks(
-    network: &mut Network<'_>,
-    original: &Model,
-    epochs: u64,
-    seed: u64,
-    done: &mut dyn FnMut(&Network<'_>, BlockReport) -> Result<bool>,
-) -> Result<bool> {
-    let (windows, ctx) = (network.text.windows.len(), network.text.ctx);
-    let width = network.model.architecture().hidden_size;
-    let folder = network.folder.clone();
-    let file = |name: &str| ActivationFile::create(&folder.join(name), windows * ctx, width, ctx);
-    let states = States { student: file("blocks-student")?, teacher: file("blocks-teacher")? };
-    for (i, window) in network.text.windows.iter().enumerate() {
-        states.student.write(i, &network.model.embeddings(window)?)?;
-        states.teacher.write(i, &original.embeddings(window)?)?;
+/// Hidden states of windows on their way through the blocks, a window a batch: those to train on,
+/// then those held out.
+struct States {
+    original: ActivationFile,
+    trained: ActivationFile,
+    /// Of the held-out windows alone, through the blocks as they start.
+    before: ActivationFile,
+}
+
+impl Blocks<'_> {
+    /// Trains the blocks that are not trained yet. After each, `done` is told and says whether to
+    /// stop. Gives the losses on held-out windows before and after, or nothing if it was stopped.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where a block's loss is not finite; what running blocks gives; I/O.
+    pub(super) fn train(
+        &self,
+        done: &mut dyn FnMut(BlockReport) -> bool,
+    ) -> Result<Option<[Losses; 2]>> {
+        let states = self.states()?;
+        let (windows, held_out) = (self.text.windows.len(), self.text.held_out.len());
+        for block in 0..self.model.block_count() {
+            self.open(self.original, block, Vec::new())?.advance(&states.original)?;
+            let mut open = self.open(self.model, block, self.starting(block)?)?;
+            open.install(true)?;
+            open.advance(&states.before)?;
+            if self.file(block).exists() {
+                state::read(&self.file(block), &mut open.layers, self.options.spike)?;
+            } else {
+                let report = self.train_block(&mut open, &states)?;
+                state::write(&self.file(block), &open.layers, None)?;
+                if done(report) {
+                    return Ok(None);
+                }
+            }
+            open.install(true)?;
+            open.advance(&states.trained)?;
+        }
+        let held_out = windows..windows + held_out;
+        let losses = |found: &ActivationFile, first: usize| -> Result<Losses> {
+            let mut sum = Losses::default();
+            for (i, number) in held_out.clone().enumerate() {
+                let (h, original) = (found.read(first + i)?, states.original.read(number)?);
+                sum.absorb(&self.losses(&self.text.held_out[i], &h, &original)?);
+            }
+            Ok(sum)
+        };
+        Ok(Some([losses(&states.before, 0)?, losses(&states.trained, windows)?]))
     }
-    for block in 0..network.blocks.len() {
-        let held = original.hold_block(block)?;
-        let targets = Outputs { model: original, held: std::slice::from_ref(&held), ctx };
-        for i in 0..windows {
-            states.teacher.write(i, &targets.of(&states.teacher.read(i)?)?)?;
+
+    /// The layers of `block` as they were trained, or as they start if they were not.
+    ///
+    /// # Errors
+    /// What reading weights and states gives.
+    pub(super) fn layers(&self, block: usize) -> Result<Layers> {
+        let mut layers = self.starting(block)?;
+        if self.file(block).exists() {
+            state::read(&self.file(block), &mut layers, self.options.spike)?;
         }
-        let fresh = block >= network.trained_blocks;
-        let report =
-            if fresh { Some(train_block(network, block, &states, epochs, seed)?) } else { None };
-        install(network, block, true)?;
-        let held = &network.blocks[block..=block];
-        let outputs = Outputs { model: network.model, held, ctx };
-        for i in 0..windows {
-            states.student.write(i, &outputs.of(&states.student.read(i)?)?)?;
-        }
-        if let Some(report) = report {
-            network.trained_blocks = block + 1;
-            if done(network, report)? {
-                return Ok(true);
+        Ok(layers)
+    }
+
+    fn starting(&self, block: usize) -> Result<Layers> {
+        let places = places_of(self.model, block).into_iter();
+        let loaded = places.map(|place| Ok((self.load)(&place)?.map(|found| (place, found))));
+        loaded.filter_map(Result::transpose).collect()
+    }
+
+    /// Blocks that are trained already.
+    pub(super) fn trained(&self) -> usize {
+        (0..self.model.block_count()).take_while(|&block| self.file(block).exists()).count()
+    }
+
+    fn file(&self, block: usize) -> PathBuf {
+        self.folder.join(format!("block-{block}.safetensors"))
+    }
+
+    /// Embeddings of all windows.
+    fn states(&self) -> Result<States> {
+        let (windows, held_out) = (&self.text.windows, &self.text.held_out);
+        let (ctx, width) = (self.text.ctx, self.model.architecture().hidden_size);
+        let file = |name: &str, count: usize| {
+            ActivationFile::create(&self.folder.join(name), count * ctx, width, ctx)
+        };
+        let all = windows.len() + held_out.len();
+        let states = States {
+            original: file("blocks-original", all)?,
+            trained: file("blocks-trained", all)?,
+            before: file("blocks-before", held_out.len())?,
+        };
+        for (i, window) in windows.iter().chain(held_out).enumerate() {
+            states.original.write(i, &self.original.embeddings(window)?)?;
+            let x = self.model.embeddings(window)?;
+            states.trained.write(i, &x)?;
+            if i >= windows.len() {
+                states.before.write(i - windows.len(), &x)?;
             }
         }
+        Ok(states)
     }
-    Ok(false)
+
+    fn open<'m>(&self, model: &'m Model, block: usize, layers: Layers) -> Result<OpenBlock<'m>> {
+        let mut held = model.hold_block(block)?;
+        for (place, parameters) in &layers {
+            parameters.attach(model, &mut held, place)?;
+        }
+        Ok(OpenBlock { model, block, held: [held], layers, ctx: self.text.ctx })
+    }
+
+    fn train_block(&self, open: &mut OpenBlock<'_>, states: &States) -> Result<BlockReport> {
+        let (options, block) = (self.options, open.block);
+        let windows = self.text.windows.len();
+        let order = WindowOrder { count: windows, seed: self.seed.wrapping_add(block as u64) };
+        let steps = (options.block_epochs * windows as u64).div_ceil(options.batch as u64);
+        let settings = RunSettings {
+            schedule: options.schedule(steps),
+            accumulate: 1,
+            ..options.run(windows, self.seed)
+        };
+        let before = open.error(states, windows)?;
+        for number in 1..=steps {
+            open.install(false)?;
+            let batch = order.take((number - 1) * options.batch as u64, options.batch);
+            let read = |file: &ActivationFile| -> Result<Vec<f32>> {
+                Ok(batch.iter().map(|&i| file.read(i)).collect::<Result<Vec<_>>>()?.concat())
+            };
+            let (x, target) = (read(&states.trained)?, read(&states.original)?);
+            let pass = open.model.pass(&open.held, &x, open.ctx, false, true)?;
+            let y = pass.hidden().map_err(|e| fault(open.model, &e.to_string()))?;
+            let (loss, gradient) = difference(&y, &target);
+            if !loss.is_finite() {
+                let message = format!("training block {block} diverged; lower the rate");
+                return Err(fault(open.model, &message));
+            }
+            open.model.backward(&open.held, pass, &gradient)?;
+            let norms = open.layers.par_iter_mut().map(|(_, p)| p.squared_norm());
+            let norm = norms.collect::<Vec<f64>>().iter().sum::<f64>().sqrt();
+            let (rates, step) = settings.step(number, norm, settings.schedule.share(number));
+            open.layers.par_iter_mut().for_each(|(_, p)| p.step(&rates, &step));
+        }
+        Ok(BlockReport { block, before, after: open.error(states, windows)? })
+    }
+
+    /// Losses of a window whose hidden states after the last block are `hidden` and `original`.
+    fn losses(&self, window: &[u32], hidden: &[f32], original: &[f32]) -> Result<Losses> {
+        let sides = Sides {
+            model: self.model,
+            original: self.original,
+            hidden: &self.model.head_input(hidden)?,
+            hidden_original: &self.original.head_input(original)?,
+            next: &next_tokens(&[window]),
+        };
+        Ok(sides.losses(self.options.loss(), false)?.0)
+    }
 }
 
-/// What blocks give, without gradients.
-struct Outputs<'a> {
-    model: &'a Model,
-    held: &'a [crate::model::HeldBlock],
+/// A block in memory, and what of it is trained.
+struct OpenBlock<'m> {
+    model: &'m Model,
+    block: usize,
+    held: [HeldBlock; 1],
+    layers: Layers,
     ctx: usize,
 }
 
-impl Outputs<'_> {
-    fn of(&self, x: &[f32]) -> Result<Vec<f32>> {
-        let pass = self.model.pass(self.held, x, self.ctx, false, false)?;
-        pass.hidden().map_err(|e| fault(self.model.folder(), &e.to_string()))
+impl OpenBlock<'_> {
+    fn install(&mut self, exported: bool) -> Result<()> {
+        let Self { model, held: [held], layers, .. } = self;
+        layers
+            .iter()
+            .try_for_each(|(place, parameters)| parameters.install(model, held, place, exported))
+    }
+
+    /// Takes all hidden states through the block.
+    fn advance(&self, states: &ActivationFile) -> Result<()> {
+        (0..states.batches()).try_for_each(|i| states.write(i, &self.run(&states.read(i)?)?))
+    }
+
+    fn run(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let pass = self.model.pass(&self.held, x, self.ctx, false, false)?;
+        pass.hidden().map_err(|e| fault(self.model, &e.to_string()))
+    }
+
+    /// Mean error of the block as it is exported, on the first of `windows`.
+    fn error(&mut self, states: &States, windows: usize) -> Result<f64> {
+        self.install(true)?;
+        let windows = windows.min(MEASURED);
+        let errors = (0..windows).map(|i| {
+            let y = self.run(&states.trained.read(i)?)?;
+            Ok(difference(&y, &states.original.read(i)?).0)
+        });
+        Ok(errors.sum::<Result<f64>>()? / windows as f64)
     }
 }
 
-fn fault(folder: &Path, message: &str) -> Error {
-    Error::Model { folder: folder.to_path_buf(), message: message.to_owned() }
-}
-
-/// The layers of a block, which stand next to each other.
-fn own(layers: &mut [(Place, Parameters)], block: usize) -> &mut [(Place, Parameters)] {
-    let start = layers.partition_point(|(place, _)| place.block < block);
-    let end = layers.partition_point(|(place, _)| place.block <= block);
-    &mut layers[start..end]
-}
-
-fn install(network: &mut Network<'_>, block: usize, exported: bool) -> Result<()> {
-    let held = &mut network.blocks[block];
-    own(&mut network.layers, block).iter().try_for_each(|(place, parameters)| {
-        parameters.install(network.model, held, place, exported)
-    })
-}
-
-fn train_block(
-    network: &mut Network<'_>,
-    block: usize,
-    states: &States,
-    epochs: u64,
-    seed: u64,
-) -> Result<BlockReport> {
-    let options = network.options;
-    let windows = network.text.windows.len();
-    let order = WindowOrder { count: windows, seed: seed.wrapping_add(block as u64) };
-    let steps = (epochs * windows as u64).div_ceil(options.batch as u64);
-    let settings = RunSettings {
-        schedule: options.schedule(steps),
-        accumulate: 1,
-        ..options.run(windows, seed)
-    };
-    let before = measure(network, block, states)?;
-    for number in 1..=steps {
-        install(network, block, false)?;
-        let batch = order.take((number - 1) * options.batch as u64, options.batch);
-        let read = |file: &ActivationFile| -> Result<Vec<f32>> {
-            Ok(batch.iter().map(|&i| file.read(i)).collect::<Result<Vec<_>>>()?.concat())
-        };
-        let (x, target) = (read(&states.student)?, read(&states.teacher)?);
-        let held = &network.blocks[block..=block];
-        let pass = network.model.pass(held, &x, network.text.ctx, false, true)?;
-        let folder = network.model.folder();
-        let y = pass.hidden().map_err(|e| fault(folder, &e.to_string()))?;
-        let (loss, gradient) = difference(&y, &target);
-        if !loss.is_finite() {
-            return Err(fault(folder, &format!("training block {block} diverged; lower the rate")));
-        }
-        network.model.backward(held, pass, &gradient)?;
-        let layers = own(&mut network.layers, block);
-        let norms: Vec<f64> = layers.par_iter_mut().map(|(_, p)| p.squared_norm()).collect();
-        let norm = norms.iter().sum::<f64>().sqrt();
-        let (rates, step) = settings.step(number, norm, settings.schedule.share(number));
-        layers.par_iter_mut().for_each(|(_, p)| p.step(&rates, &step));
-    }
-    // End-to-end training starts with fresh moments.
-    own(&mut network.layers, block).iter_mut().for_each(|(_, p)| p.forget_moments());
-    Ok(BlockReport { block, before, after: measure(network, block, states)? })
-}
-
-/// Mean error of a block as it is exported.
-fn measure(network: &mut Network<'_>, block: usize, states: &States) -> Result<f64> {
-    install(network, block, true)?;
-    let held = &network.blocks[block..=block];
-    let outputs = Outputs { model: network.model, held, ctx: network.text.ctx };
-    let windows = network.text.windows.len().min(MEASURED);
-    let errors = (0..windows).map(|i| {
-        let y = outputs.of(&states.student.read(i)?)?;
-        Ok(difference(&y, &states.teacher.read(i)?).0)
-    });
-    Ok(errors.sum::<Result<f64>>()? / windows as f64)
+fn fault(model: &Model, message: &str) -> Error {
+    Error::Model { folder: model.folder().to_path_buf(), message: message.to_owned() }
 }
 
 /// ‖y - target‖² / ‖target‖² and its gradient.

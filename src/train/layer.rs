@@ -21,6 +21,9 @@ pub(super) struct Place {
     pub(super) shape: (usize, usize),
 }
 
+/// Layers and what of them is trained, in the order in which they run.
+pub(super) type Layers = Vec<(Place, Parameters)>;
+
 /// Something that is trained.
 #[derive(Debug)]
 pub(super) enum Parameters {
@@ -176,19 +179,10 @@ impl Parameters {
         }
     }
 
-    /// Starts the optimiser anew.
-    pub(super) fn forget_moments(&mut self) {
-        let forget = |state: &mut AdamW| {
-            state.first.fill(0.0);
-            state.second.fill(0.0);
-        };
-        match self {
-            Self::Grid(weight) => {
-                forget(&mut weight.grid.weight_state);
-                forget(&mut weight.grid.scale_state);
-            }
-            Self::Adapter(adapter) => adapter.states.iter_mut().for_each(forget),
-        }
+    /// Number of parameters that are trained.
+    pub(super) fn count(&self) -> usize {
+        let trained = |name: &str| !name.contains('.') && name != "average";
+        self.arrays().iter().filter(|(name, _)| trained(name)).map(|(_, values)| values.len()).sum()
     }
 
     /// Every array of the state by name, in a fixed order. The first ones, which say what would be

@@ -23,7 +23,7 @@ pub(crate) struct LossWeights {
 }
 
 /// Tokens whose logits are there at once.
-const CHUNK_TOKENS: usize = 512;
+pub(super) const CHUNK_TOKENS: usize = 512;
 const LANES: usize = 16;
 
 /// One token, all sums not weighted.
@@ -42,6 +42,14 @@ pub(super) struct Sides<'a> {
     pub(super) hidden_original: &'a [f32],
     /// The token after each; `None` at the end of a window.
     pub(super) next: &'a [Option<u32>],
+}
+
+/// The token after each of `windows`; `None` at their ends.
+pub(super) fn next_tokens(windows: &[&[u32]]) -> Vec<Option<u32>> {
+    windows
+        .iter()
+        .flat_map(|window| window[1..].iter().map(|&token| Some(token)).chain([None]))
+        .collect()
 }
 
 impl Sides<'_> {

@@ -10,6 +10,7 @@ mod finished;
 mod layer;
 mod log;
 mod loss;
+mod memory;
 mod network;
 mod options;
 mod pack;

@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use compress_model_qat::train::{Losses, Position, Rates, Step, Trainee};
 use rayon::prelude::*;
 
-use super::layer::{Parameters, Place};
-use super::loss::Sides;
+use super::layer::{Layers, Parameters, Place};
+use super::loss::{Sides, next_tokens};
 use super::options::TrainOptions;
 use super::state;
 use super::teacher::Teacher;
 use super::text::TrainingText;
 use crate::error::{Error, Result};
 use crate::model::{HeldBlock, Model, Pass};
+
+/// File of the state in the work folder.
+pub(super) const STATE_FILE: &str = "state.safetensors";
 
 /// A model, what of it is trained, and what it learns from.
 pub(super) struct Network<'a> {
@@ -21,12 +24,9 @@ pub(super) struct Network<'a> {
     pub(super) text: &'a TrainingText,
     pub(super) options: &'a TrainOptions,
     pub(super) blocks: Vec<HeldBlock>,
-    /// In the order in which they run.
-    pub(super) layers: Vec<(Place, Parameters)>,
+    pub(super) layers: Layers,
     /// Where the state is stored.
     pub(super) folder: PathBuf,
-    /// Blocks that were trained on their own.
-    pub(super) trained_blocks: usize,
     /// What the layers hold: as training sees it, as it is exported, or neither any more.
     installed: Option<Installed>,
 }
@@ -47,7 +47,7 @@ impl<'a> Network<'a> {
         teacher: &'a Teacher,
         text: &'a TrainingText,
         options: &'a TrainOptions,
-        layers: Vec<(Place, Parameters)>,
+        layers: Layers,
         folder: PathBuf,
     ) -> Result<Self> {
         let mut blocks: Vec<HeldBlock> =
@@ -55,18 +55,8 @@ impl<'a> Network<'a> {
         for (place, parameters) in &layers {
             parameters.attach(model, &mut blocks[place.block], place)?;
         }
-        let (trained_blocks, installed) = (0, None);
-        Ok(Self {
-            model,
-            teacher,
-            text,
-            options,
-            blocks,
-            layers,
-            folder,
-            trained_blocks,
-            installed,
-        })
+        let installed = None;
+        Ok(Self { model, teacher, text, options, blocks, layers, folder, installed })
     }
 
     fn install(&mut self, wanted: Installed) -> Result<()> {
@@ -109,10 +99,7 @@ impl<'a> Network<'a> {
         gradient: bool,
     ) -> Result<(Losses, Vec<f32>)> {
         let original = self.teacher.hidden(numbers, windows)?;
-        let next: Vec<Option<u32>> = windows
-            .iter()
-            .flat_map(|window| window[1..].iter().map(|&token| Some(token)).chain([None]))
-            .collect();
+        let next = next_tokens(windows);
         self.teacher.with_model(|teacher| {
             let sides = Sides {
                 model: self.model,
@@ -130,21 +117,12 @@ impl<'a> Network<'a> {
         Error::Model { folder: self.model.folder().to_path_buf(), message: message.to_owned() }
     }
 
-    /// Whether an earlier run stored a state.
-    pub(super) fn has_state(&self) -> bool {
-        self.state_file().exists()
-    }
-
     /// Stores everything.
     ///
     /// # Errors
     /// I/O.
     pub(super) fn store(&self, position: &Position) -> Result<()> {
-        state::write(&self.state_file(), &self.layers, position, self.trained_blocks, false)
-    }
-
-    fn state_file(&self) -> PathBuf {
-        self.folder.join("state.safetensors")
+        state::write(&self.folder.join(STATE_FILE), &self.layers, Some(position))
     }
 
     fn best_file(&self) -> PathBuf {
@@ -205,16 +183,11 @@ impl Trainee for Network<'_> {
 
     fn restore(&mut self) -> Result<Option<Position>> {
         self.installed = None;
-        let file = self.state_file();
-        let (position, blocks) = state::read(&file, &mut self.layers, self.options.spike)?;
-        self.trained_blocks = blocks;
-        Ok(Some(position))
+        state::read(&self.folder.join(STATE_FILE), &mut self.layers, self.options.spike)
     }
 
     fn save_best(&mut self) -> Result<()> {
-        let position = Position::start(&self.options.run(1, 0));
-        let file = self.best_file();
-        state::write(&file, &self.layers, &position, self.trained_blocks, true)
+        state::write(&self.best_file(), &self.layers, None)
     }
 
     fn restore_best(&mut self) -> Result<()> {

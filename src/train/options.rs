@@ -117,6 +117,11 @@ impl TrainOptions {
         Self { steps: 250, rate: 0.002, hidden: 0.0, ..Self::default() }
     }
 
+    /// Whether blocks are trained and nothing end to end.
+    pub(super) fn only_blocks(&self) -> bool {
+        self.block_epochs > 0 && self.steps == 0
+    }
+
     /// Refuses what makes no sense.
     ///
     /// # Errors

@@ -7,16 +7,17 @@ use compress_model_qat::train::FakeGrid;
 use half::f16;
 
 use super::layer::{Parameters, Place};
-use super::options::TrainOptions;
+use super::memory::Subject;
 use super::report::TrainReport;
-use super::run::{Run, TrainRequest, Watch, open_student, places};
+use super::run::{Run, TrainRequest, Watch, open_dense};
 use crate::calibrate::CalibrationText;
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::role::Role;
 use crate::codec::Params;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::pipeline::manifest::Status;
-use crate::pipeline::{CompressedFolder, Progress, compress};
+use crate::pipeline::{CompressedFolder, Fate, Plan, Progress, compress};
 use crate::solve::{Sequential, SolveOptions};
 
 /// What `qat` starts from.
@@ -32,8 +33,9 @@ pub enum QatStart<'a> {
 ///
 /// # Errors
 /// [`Error::Stopped`] if `watch.stop` was set: the run can be resumed. [`Error::Usage`] for a folder
-/// to start from that was not compressed from the checkpoint. [`Error::Model`] for a model with
-/// experts, or losses that diverge. As calibrating, running and compressing a model.
+/// to start from that was not compressed from the checkpoint. [`Error::Recipe`] for a plan without
+/// linear layers on the grid. [`Error::Model`] for a model with experts, or losses that diverge. As
+/// calibrating, running and compressing a model.
 pub fn qat(
     request: &TrainRequest<'_>,
     start: QatStart<'_>,
@@ -43,7 +45,13 @@ pub fn qat(
         QatStart::Folder(folder) => (Some(folder), 0),
         QatStart::Calibrated(windows) => (None, windows),
     };
-    let run = Run::open(*request, watch, "qat", given, windows)?;
+    if !has_grid_layers(request.checkpoint, request.plan) {
+        return Err(Error::Recipe {
+            origin: request.plan.recipe.name.clone(),
+            message: "codes no linear layer with grid2: there is nothing to train".to_owned(),
+        });
+    }
+    let run = Run::open(*request, watch, Subject::Weights, given, windows)?;
     let solved;
     let start = match given {
         Some(folder) => folder,
@@ -53,9 +61,17 @@ pub fn qat(
             &solved
         }
     };
-    let model = open_student(start.stored.folder())?;
-    let layers = grid_layers(request.checkpoint, start, &model, request.options)?;
-    run.finish(start, &model, layers)
+    let model = open_dense(start.stored.folder())?;
+    let load = |place: &Place| grid_layer(request, start, &model, place);
+    run.finish(start, &model, &load)
+}
+
+/// Whether the plan has linear layers on the 2-bit grid.
+fn has_grid_layers(checkpoint: &Checkpoint, plan: &Plan) -> bool {
+    plan.tensors.iter().any(|planned| {
+        checkpoint.tensors()[planned.source].role == Role::Linear
+            && matches!(&planned.fate, Fate::Coded { codec, .. } if codec.name() == "grid2")
+    })
 }
 
 /// The calibrated solution, computed in the work folder unless it is there already.
@@ -77,51 +93,39 @@ fn calibrated(
     Ok(start)
 }
 
-/// Every linear layer that `start` has on the 2-bit grid, in the order in which they run.
-fn grid_layers(
-    checkpoint: &Checkpoint,
+/// The weight at `place` as training starts, if `start` has it on the 2-bit grid.
+fn grid_layer(
+    request: &TrainRequest<'_>,
     start: &CompressedFolder,
     model: &Model,
-    options: &TrainOptions,
-) -> Result<Vec<(Place, Parameters)>> {
-    let mut layers = Vec::new();
-    for place in places(model) {
-        let entry = start.manifest.tensors.iter().position(|entry| entry.name == place.name);
-        let entry = entry.expect("invariant: the model was opened from this folder");
-        let Status::Coded { codec, params, .. } = &start.manifest.tensors[entry].status else {
-            continue;
-        };
-        if codec != "grid2" {
-            continue;
-        }
-        let group = group_of(params);
-        let original = checkpoint.tensor(&place.name).ok_or_else(|| {
-            Error::checkpoint(checkpoint.folder(), format!("has no tensor {:?}", place.name))
-        })?;
-        let original = checkpoint.read_all(original)?;
-        let (run, size) = match group {
-            Some(group) => (place.shape.1, group.get()),
-            None if options.scale_per_tensor => (original.len(), original.len()),
-            None => (place.shape.1, place.shape.1),
-        };
-        let grid = if options.from_solution && !options.twos_complement && !options.scale_per_tensor
-        {
-            let parts = start.read_all_parts(entry)?;
-            let scales =
-                parts[1].chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
-            let decoded = model.stored_weight(&place.name)?;
-            let scales = scales.collect();
-            FakeGrid::from_solution(&original, run, size, options.scales, &decoded, scales)
-        } else {
-            FakeGrid::new(&original, run, size, options.levels(), options.scales)
-        };
-        layers.push((place, Parameters::of_grid(grid, group)));
-    }
-    if layers.is_empty() {
-        let message = "no linear layer is coded with grid2: there is nothing to train";
-        return Err(Error::Usage(format!("{}: {message}", start.stored.folder().display())));
-    }
-    Ok(layers)
+    place: &Place,
+) -> Result<Option<Parameters>> {
+    let TrainRequest { checkpoint, options, .. } = *request;
+    let entry = start.manifest.tensors.iter().position(|entry| entry.name == place.name);
+    let entry = entry.expect("invariant: the model was opened from this folder");
+    let group = match &start.manifest.tensors[entry].status {
+        Status::Coded { codec, params, .. } if codec == "grid2" => group_of(params),
+        _ => return Ok(None),
+    };
+    let original = checkpoint.tensor(&place.name).ok_or_else(|| {
+        Error::checkpoint(checkpoint.folder(), format!("has no tensor {:?}", place.name))
+    })?;
+    let original = checkpoint.read_all(original)?;
+    let (run, size) = match group {
+        Some(group) => (place.shape.1, group.get()),
+        None if options.scale_per_tensor => (original.len(), original.len()),
+        None => (place.shape.1, place.shape.1),
+    };
+    let grid = if options.from_solution && !options.twos_complement && !options.scale_per_tensor {
+        let parts = start.read_all_parts(entry)?;
+        let scales = parts[1].chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
+        let decoded = model.stored_weight(&place.name)?;
+        let scales = scales.collect();
+        FakeGrid::from_solution(&original, run, size, options.scales, &decoded, scales)
+    } else {
+        FakeGrid::new(&original, run, size, options.levels(), options.scales)
+    };
+    Ok(Some(Parameters::of_grid(grid, group)))
 }
 
 /// Parameter `group` of codec `grid2`.

@@ -7,12 +7,13 @@ use compress_model_lora::{Adapter, DenseMatrix, SvdOptions, truncated_svd};
 use half::slice::HalfFloatSliceExt;
 
 use super::layer::{Parameters, Place};
+use super::memory::Subject;
 use super::report::TrainReport;
-use super::run::{Run, TrainRequest, Watch, open_student, places};
+use super::run::{Run, TrainRequest, Watch, open_dense, places};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::pipeline::CompressedFolder;
 use crate::pipeline::manifest::Status;
+use crate::pipeline::{CompressedFolder, Fate};
 use crate::recipe::Recipe;
 
 /// The recipe of the compressed folder `start`. With a `rank`, every coded linear layer without an
@@ -24,7 +25,7 @@ use crate::recipe::Recipe;
 pub fn with_ranks(start: &CompressedFolder, rank: Option<usize>) -> Result<Recipe> {
     let folder = start.stored.folder();
     let mut recipe = Recipe::read(&folder.join("recipe.toml"))?;
-    let model = open_student(folder)?;
+    let model = open_dense(folder)?;
     let mut trained = 0;
     for place in places(&model) {
         let entry = entry_of(start, &place.name);
@@ -58,46 +59,38 @@ pub fn recover(
     start: &CompressedFolder,
     watch: Watch<'_>,
 ) -> Result<TrainReport> {
-    let run = Run::open(*request, watch, "recover", Some(start), 0)?;
-    let model = open_student(start.stored.folder())?;
-    let layers = adapter_layers(request, start, &model)?;
-    run.finish(start, &model, layers)
+    let run = Run::open(*request, watch, Subject::Adapters, Some(start), 0)?;
+    let model = open_dense(start.stored.folder())?;
+    let load = |place: &Place| adapter_layer(request, start, &model, place);
+    run.finish(start, &model, &load)
 }
 
-/// The adapters of the plan: those of the folder, and the top singular directions of what the codes
-/// lost where it has none.
-fn adapter_layers(
+/// The adapter at `place`, if the plan has one: that of the folder, or the top singular directions of
+/// what the codes lost where it has none.
+fn adapter_layer(
     request: &TrainRequest<'_>,
     start: &CompressedFolder,
     model: &Model,
-) -> Result<Vec<(Place, Parameters)>> {
+    place: &Place,
+) -> Result<Option<Parameters>> {
     let TrainRequest { checkpoint, plan, seed, .. } = *request;
-    let mut layers = Vec::new();
-    for place in places(model) {
-        let source = |tensor: &crate::checkpoint::Tensor| tensor.name == place.name;
-        let planned = plan.tensors.iter().find(|t| source(&checkpoint.tensors()[t.source]));
-        let Some(crate::pipeline::Fate::Coded { rank, .. }) = planned.map(|t| &t.fate) else {
-            continue;
-        };
-        if *rank == 0 {
-            continue;
+    let Some(tensor) = checkpoint.tensor(&place.name) else { return Ok(None) };
+    let planned = plan.tensors.iter().find(|t| checkpoint.tensors()[t.source].name == place.name);
+    let rank = match planned.map(|planned| &planned.fate) {
+        Some(Fate::Coded { rank, .. }) if *rank > 0 => *rank,
+        _ => return Ok(None),
+    };
+    let adapter = match start.adapter(entry_of(start, &place.name))? {
+        Some(adapter) => adapter,
+        None => {
+            let mut missing = checkpoint.read_all(tensor)?;
+            let decoded = model.stored_weight(&place.name)?;
+            missing.iter_mut().zip(decoded).for_each(|(w, decoded)| *w -= decoded);
+            let options = SvdOptions { seed, ..SvdOptions::new(rank) };
+            let svd = truncated_svd(&DenseMatrix::new(&missing, place.shape.1), &options)?;
+            Adapter::from_svd(&svd)?
         }
-        let adapter = match start.adapter(entry_of(start, &place.name))? {
-            Some(adapter) => adapter,
-            None => {
-                let mut missing = match checkpoint.tensor(&place.name) {
-                    Some(tensor) => checkpoint.read_all(tensor)?,
-                    None => continue,
-                };
-                let decoded = model.stored_weight(&place.name)?;
-                missing.iter_mut().zip(decoded).for_each(|(w, decoded)| *w -= decoded);
-                let options = SvdOptions { seed, ..SvdOptions::new(*rank) };
-                let svd = truncated_svd(&DenseMatrix::new(&missing, place.shape.1), &options)?;
-                Adapter::from_svd(&svd)?
-            }
-        };
-        let (a, b) = (adapter.a.to_f32_vec(), adapter.b.to_f32_vec());
-        layers.push((place, Parameters::of_adapter(adapter.rank(), a, b)));
-    }
-    Ok(layers)
+    };
+    let (a, b) = (adapter.a.to_f32_vec(), adapter.b.to_f32_vec());
+    Ok(Some(Parameters::of_adapter(adapter.rank(), a, b)))
 }

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use compress_model_qat::train::{Ended, Position};
+use compress_model_qat::train::Position;
 use serde::Serialize;
 
 use super::blocks::BlockReport;
 use super::log::{CURVE_FILE, Evaluation, LOG_FILE, Log, curve_svg};
-use super::network::Network;
 use super::text::TrainingText;
 use crate::checkpoint::Partial;
 use crate::error::{IoContext, Result};
@@ -44,42 +43,43 @@ pub struct TrainReport {
     pub training_seconds: f64,
     /// Seconds in all.
     pub seconds: f64,
+    /// Resident memory that the run was expected to stay under, in bytes.
+    pub planned_peak_memory: u64,
     /// What was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<CompressReport>,
 }
 
 impl TrainReport {
-    pub(super) fn new(
-        ended: Ended,
-        position: &Position,
-        log: &Log<'_>,
-        blocks: Vec<BlockReport>,
-        network: &Network<'_>,
-        resumed_steps: u64,
-    ) -> Self {
-        let exported = |name: &str| !name.contains('.') && name != "average";
-        let parameters = network.layers.iter().flat_map(|(_, p)| p.arrays());
+    /// The report of a run that begins after `resumed_steps` steps.
+    pub(super) fn new(text: &TrainingText, planned_peak_memory: u64, resumed_steps: u64) -> Self {
         Self {
             output: None,
-            text: network.text.clone(),
-            windows: (network.text.windows.len(), network.text.held_out.len()),
-            layers: network.layers.len(),
-            parameters: parameters
-                .filter(|(n, _)| exported(n))
-                .map(|(_, values)| values.len())
-                .sum(),
-            steps: position.step,
+            text: text.clone(),
+            windows: (text.windows.len(), text.held_out.len()),
+            layers: 0,
+            parameters: 0,
+            steps: 0,
             resumed_steps,
-            stopped_early: ended == Ended::Early,
-            rollbacks: position.rollbacks,
-            blocks,
-            evaluations: log.evaluations.clone(),
-            tokens_per_second: log.speed(),
-            training_seconds: log.seconds(),
+            stopped_early: false,
+            rollbacks: 0,
+            blocks: Vec::new(),
+            evaluations: Vec::new(),
+            tokens_per_second: 0.0,
+            training_seconds: 0.0,
             seconds: 0.0,
+            planned_peak_memory,
             compressed: None,
         }
+    }
+
+    /// Adds what the log of a run knows at its end, `position`.
+    pub(super) fn add_log(&mut self, position: &Position, log: &Log<'_>) {
+        self.steps = position.step;
+        self.rollbacks = position.rollbacks;
+        self.evaluations.clone_from(&log.evaluations);
+        self.tokens_per_second = log.speed();
+        self.training_seconds = log.seconds();
     }
 }
 

@@ -1,24 +1,28 @@
 //! What `qat` and `recover` share: a run from its work folder to the output folder.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use compress_model_qat::train::{Ended, Position, Trainee, train};
+use compress_model_qat::train::{Ended, Losses, Position, Trainee, Watcher, train};
 
-use super::blocks::{BlockReport, train_blocks};
-use super::finished::{Finished, outcome};
-use super::layer::{Parameters, Place};
+use super::blocks::{BlockReport, Blocks, Load};
+use super::finished::{Finished, Outcome, outcome};
+use super::layer::{Layers, Parameters, Place};
 use super::log::{Log, TrainProgress};
-use super::network::Network;
+use super::memory::{Subject, planned_peak_bytes};
+use super::network::{Network, STATE_FILE};
 use super::options::TrainOptions;
 use super::report::{TrainReport, end, write_history};
+use super::state;
 use super::teacher::Teacher;
 use super::text::TrainingText;
 use crate::build;
 use crate::checkpoint::{Checkpoint, Partial};
 use crate::error::{Error, IoContext, Result};
+use crate::memory;
 use crate::model::{KvCache, Model, ModelOptions};
 use crate::pipeline::manifest::MANIFEST_FILE;
 use crate::pipeline::{CompressedFolder, Plan, Progress, compress, source_fingerprint};
@@ -59,6 +63,9 @@ impl std::fmt::Debug for Watch<'_> {
     }
 }
 
+/// What training made of tensors, by name.
+type Outcomes = HashMap<String, Outcome>;
+
 /// A run whose work folder is open.
 pub(super) struct Run<'a> {
     request: TrainRequest<'a>,
@@ -67,19 +74,20 @@ pub(super) struct Run<'a> {
     pub(super) folder: PathBuf,
     began: Instant,
     work: Partial,
+    planned_peak_memory: u64,
 }
 
 impl<'a> Run<'a> {
-    /// Opens the work folder of `command`, which starts from a compressed folder if `start` is
-    /// there.
+    /// Opens the work folder of a run that trains `subject` and starts from a compressed folder if
+    /// `start` is there. Warns where memory will not do.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a `start` that was not compressed from the checkpoint; what
-    /// opening the folder of work in progress gives.
+    /// [`Error::Usage`] for a `start` that was not compressed from the checkpoint; as
+    /// [`open_dense`]; what opening the folder of work in progress gives.
     pub(super) fn open(
         request: TrainRequest<'a>,
         watch: Watch<'a>,
-        command: &str,
+        subject: Subject,
         start: Option<&CompressedFolder>,
         calibration_windows: usize,
     ) -> Result<Self> {
@@ -92,9 +100,12 @@ impl<'a> Run<'a> {
                 request.checkpoint.folder().display()
             )));
         }
+        let original = open_dense(request.checkpoint.folder())?;
+        let planned_peak_memory = planned_peak_bytes(&request, original.architecture(), subject);
+        warn_of_memory(planned_peak_memory, memory::available());
         let texts: Vec<&str> = request.text.files.iter().map(|(_, hash)| hash.as_str()).collect();
         let depends = [
-            ("the command", command.to_owned()),
+            ("the command", subject.command().to_owned()),
             ("the checkpoint", fingerprint),
             ("the folder to start from", start.map_or(Ok(String::new()), manifest_hash)?),
             ("the recipe or its settings of training", request.plan.recipe.to_toml()),
@@ -105,10 +116,11 @@ impl<'a> Run<'a> {
         ];
         let work = Partial::open(request.output, &depends, request.resume)?;
         let folder = work.folder().to_path_buf();
-        Ok(Self { request, watch, folder, began, work })
+        Ok(Self { request, watch, folder, began, work, planned_peak_memory })
     }
 
-    /// Trains `layers` of the model in `start` and writes the output folder, if there is to be one.
+    /// Trains what `load` gives of the `model` in `start` and writes the output folder, if there is
+    /// to be one.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the run was asked to stop, [`Error::Model`] if its losses diverge;
@@ -117,22 +129,16 @@ impl<'a> Run<'a> {
         self,
         start: &CompressedFolder,
         model: &Model,
-        layers: Vec<(Place, Parameters)>,
+        load: Load<'_>,
     ) -> Result<TrainReport> {
         let TrainRequest { checkpoint, plan, options, text, output, seed, .. } = self.request;
-        let windows = text.windows.len() + text.held_out.len();
-        let cache = self.folder.join("teacher");
-        let teacher = Teacher::open(checkpoint.folder(), &cache, windows, text.ctx)?;
-        let network = Network::new(model, &teacher, text, options, layers, self.folder.clone())?;
-        let (network, report) = self.train(network)?;
+        let original = open_dense(checkpoint.folder())?;
+        let folder = &self.folder;
+        let blocks = Blocks { model, original: &original, text, options, seed, load, folder };
+        let (report, outcomes) = self.train(&blocks)?;
         let compressed = if options.twos_complement {
             None
         } else {
-            let outcomes = network.layers.iter().map(|(place, parameters)| {
-                Ok((place.name.clone(), outcome(checkpoint, place, parameters)?))
-            });
-            let outcomes = outcomes.collect::<Result<_>>()?;
-            drop(network);
             let finished = Finished { checkpoint, start: Some(start), outcomes };
             Some(compress(checkpoint, plan, output, seed, Some(&finished), self.watch.coding)?)
         };
@@ -140,41 +146,90 @@ impl<'a> Run<'a> {
     }
 
     /// Both stages of training, from where an earlier run stopped if there was one.
-    fn train<'n>(&self, mut network: Network<'n>) -> Result<(Network<'n>, TrainReport)> {
-        let TrainRequest { options, seed, resume, .. } = self.request;
-        let Watch { stop, progress, .. } = self.watch;
-        let folder = &self.folder;
-        let settings = options.run(network.text.windows.len(), seed);
-        let mut position = Position::start(&settings);
-        if resume && network.has_state() {
-            position = network.restore()?.unwrap_or(position);
+    fn train(&self, blocks: &Blocks<'_>) -> Result<(TrainReport, Outcomes)> {
+        let TrainRequest { checkpoint, options, text, seed, .. } = self.request;
+        let mut position = Position::start(&options.run(text.windows.len(), seed));
+        let state = self.folder.join(STATE_FILE);
+        // Blocks are done with once training end to end has stored itself.
+        let resumed = state.exists();
+        if resumed {
+            position = state::read(&state, &mut [], options.spike)?.unwrap_or(position);
         }
-        let resumed_step = position.step;
-        let mut log = Log::open(folder, position.step, progress, Arc::clone(stop))?;
-        let blocks = network.blocks.len();
-        let mut reports = Vec::new();
-        if options.block_epochs > 0 && network.trained_blocks < blocks {
-            progress.begin("blocks", blocks as u64, network.trained_blocks as u64);
-            let original = network.teacher.folder();
-            let original = Model::open(&original, ModelOptions::default())?;
-            let mut done = |network: &Network<'_>, report: BlockReport| {
-                progress.step(&format!("error {:.4} -> {:.4}", report.before, report.after));
-                log.line(&serde_json::json!({ "trained_block": report }));
-                reports.push(report);
-                network.store(&position)?;
-                Ok(stop.load(Ordering::Relaxed))
-            };
-            if train_blocks(&mut network, &original, options.block_epochs, seed, &mut done)? {
-                return Err(Error::Stopped { folder: folder.clone() });
+        let Watch { stop, progress, .. } = self.watch;
+        let mut log = Log::open(&self.folder, position.step, progress, Arc::clone(stop))?;
+        let mut report = TrainReport::new(text, self.planned_peak_memory, position.step);
+        if options.block_epochs > 0 && !resumed {
+            let losses = self.train_blocks(blocks, &mut report, &mut log)?;
+            if options.only_blocks() {
+                losses.iter().for_each(|losses| log.evaluated(&position, losses));
             }
         }
-        progress.begin("training", settings.schedule.steps, position.step);
-        if position.step == 0 {
+        let mut outcomes = Outcomes::new();
+        let mut take = |layers: &[(Place, Parameters)]| -> Result<()> {
+            report.layers += layers.len();
+            report.parameters += layers.iter().map(|(_, p)| p.count()).sum::<usize>();
+            for (place, parameters) in layers.iter().filter(|_| !options.twos_complement) {
+                outcomes.insert(place.name.clone(), outcome(checkpoint, place, parameters)?);
+            }
+            Ok(())
+        };
+        let all = 0..blocks.model.block_count();
+        if options.only_blocks() {
+            all.into_iter().try_for_each(|block| take(&blocks.layers(block)?))?;
+        } else {
+            let layers = all.map(|block| blocks.layers(block)).collect::<Result<Vec<_>>>()?;
+            let layers = layers.into_iter().flatten().collect();
+            let trained = self.train_together(blocks.model, layers, position, resumed, &mut log)?;
+            take(&trained.0)?;
+            (report.stopped_early, position) = (trained.1 == Ended::Early, trained.2);
+        }
+        write_history(&self.folder, &log)?;
+        report.add_log(&position, &log);
+        Ok((report, outcomes))
+    }
+
+    fn train_blocks(
+        &self,
+        blocks: &Blocks<'_>,
+        report: &mut TrainReport,
+        log: &mut Log<'_>,
+    ) -> Result<[Losses; 2]> {
+        let Watch { stop, progress, .. } = self.watch;
+        progress.begin("blocks", blocks.model.block_count() as u64, blocks.trained() as u64);
+        let mut done = |block: BlockReport| {
+            progress.step(&format!("error {:.4} -> {:.4}", block.before, block.after));
+            log.line(&serde_json::json!({ "trained_block": block }));
+            report.blocks.push(block);
+            stop.load(Ordering::Relaxed)
+        };
+        let losses = blocks.train(&mut done)?;
+        losses.ok_or_else(|| Error::Stopped { folder: self.folder.clone() })
+    }
+
+    /// End-to-end training of `layers` from `position` on, where an earlier run stopped if it is
+    /// `resumed`.
+    fn train_together(
+        &self,
+        model: &Model,
+        layers: Layers,
+        mut position: Position,
+        resumed: bool,
+        log: &mut Log<'_>,
+    ) -> Result<(Layers, Ended, Position)> {
+        let TrainRequest { checkpoint, options, text, seed, .. } = self.request;
+        let (folder, windows) = (&self.folder, text.windows.len() + text.held_out.len());
+        let teacher =
+            Teacher::open(checkpoint.folder(), &folder.join("teacher"), windows, text.ctx)?;
+        let mut network = Network::new(model, &teacher, text, options, layers, folder.clone())?;
+        if resumed {
+            position = network.restore()?.unwrap_or(position);
+        } else {
             // What a spike takes the run back to.
             network.store(&position)?;
         }
-        let (ended, position) = train(&mut network, &settings, position, &mut log)?;
-        let report = TrainReport::new(ended, &position, &log, reports, &network, resumed_step);
+        let settings = options.run(text.windows.len(), seed);
+        self.watch.progress.begin("training", settings.schedule.steps, position.step);
+        let (ended, position) = train(&mut network, &settings, position, log)?;
         match ended {
             Ended::Stopped => Err(Error::Stopped { folder: folder.clone() }),
             Ended::Diverged => Err(network.fault(&format!(
@@ -183,11 +238,21 @@ impl<'a> Run<'a> {
                 position.rollbacks + 1,
                 position.step
             ))),
-            Ended::Finished | Ended::Early => {
-                write_history(folder, &log)?;
-                Ok((network, report))
-            }
+            Ended::Finished | Ended::Early => Ok((network.layers, ended, position)),
         }
+    }
+}
+
+/// Warns of a run that takes more memory than there is. No refusal: both are estimates, and there may
+/// be room to swap.
+fn warn_of_memory(planned: u64, available: Option<u64>) {
+    if let Some(available) = available.filter(|available| *available < planned) {
+        tracing::warn!(
+            "training takes about {} MB of memory and {} MB are available; --recompute, a smaller \
+             --batch or a smaller --ctx take less",
+            planned.div_ceil(1_000_000),
+            available / 1_000_000
+        );
     }
 }
 
@@ -198,11 +263,11 @@ fn manifest_hash(folder: &CompressedFolder) -> Result<String> {
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
-/// The model in a compressed folder as training runs it.
+/// A model, original or compressed, as training runs it.
 ///
 /// # Errors
 /// [`Error::Model`] for a model with experts; as [`Model::open`].
-pub(super) fn open_student(folder: &Path) -> Result<Model> {
+pub(super) fn open_dense(folder: &Path) -> Result<Model> {
     let options =
         ModelOptions { kv_cache: KvCache::F32, adapters: false, ..ModelOptions::default() };
     let model = Model::open(folder, options)?;
@@ -215,13 +280,16 @@ pub(super) fn open_student(folder: &Path) -> Result<Model> {
 
 /// Every linear layer of a dense model, in the order in which they run.
 pub(super) fn places(model: &Model) -> Vec<Place> {
+    (0..model.block_count()).flat_map(|block| places_of(model, block)).collect()
+}
+
+/// The linear layers of a block, in the order in which they run.
+pub(super) fn places_of(model: &Model, block: usize) -> Vec<Place> {
     let mut places = Vec::new();
-    for block in 0..model.block_count() {
-        for layers in model.site_layers(block) {
-            for (index, name) in layers.weights.iter().enumerate() {
-                let (site, shape) = (layers.site, layers.shapes[index]);
-                places.push(Place { name: name.clone(), block, site, index, shape });
-            }
+    for layers in model.site_layers(block) {
+        for (index, name) in layers.weights.iter().enumerate() {
+            let (site, shape) = (layers.site, layers.shapes[index]);
+            places.push(Place { name: name.clone(), block, site, index, shape });
         }
     }
     places

@@ -1,4 +1,5 @@
-//! The state of a run in one file, replaced atomically: all arrays, and the position as metadata.
+//! The state of a run, or of a block, in one file, replaced atomically: arrays, and the position of
+//! the run as metadata.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,22 +30,19 @@ struct Stored {
     seen: u64,
     best: Option<f64>,
     since_best: u32,
-    /// Blocks that were trained on their own.
-    blocks: usize,
 }
 
-/// Writes the arrays of all `layers`, or only those that say what would be exported, to `path`.
+/// Writes all arrays of `layers` and the position, or, without one, only the arrays that say what
+/// would be exported, to `path`.
 ///
 /// # Errors
 /// I/O; what was there before is then still there.
 pub(super) fn write(
     path: &Path,
     layers: &[(Place, Parameters)],
-    position: &Position,
-    blocks: usize,
-    exported_only: bool,
+    position: Option<&Position>,
 ) -> Result<()> {
-    let wanted = |name: &str| !exported_only || !name.contains('.');
+    let wanted = |name: &str| position.is_some() || !name.contains('.');
     let mut tensors = Vec::new();
     let mut data: Vec<&[f32]> = Vec::new();
     let mut end = 0;
@@ -61,20 +59,21 @@ pub(super) fn write(
             data.push(values);
         }
     }
-    let stored = Stored {
-        step: position.step,
-        rate_factor: position.rate_factor,
-        rollbacks: position.rollbacks,
-        mean: position.guard.mean,
-        variance: position.guard.variance,
-        seen: position.guard.seen,
-        best: position.best,
-        since_best: position.since_best,
-        blocks,
-    };
-    let text = serde_json::to_string(&stored).expect("invariant: plain numbers");
-    let metadata = HashMap::from([(KEY.to_owned(), text)]);
-    let header = Metadata::new(Some(metadata), tensors)
+    let metadata = position.map(|position| {
+        let stored = Stored {
+            step: position.step,
+            rate_factor: position.rate_factor,
+            rollbacks: position.rollbacks,
+            mean: position.guard.mean,
+            variance: position.guard.variance,
+            seen: position.guard.seen,
+            best: position.best,
+            since_best: position.since_best,
+        };
+        let text = serde_json::to_string(&stored).expect("invariant: plain numbers");
+        HashMap::from([(KEY.to_owned(), text)])
+    });
+    let header = Metadata::new(metadata, tensors)
         .ok()
         .and_then(|header| serde_json::to_vec(&header).ok())
         .expect("invariant: names are distinct and arrays follow each other");
@@ -92,8 +91,8 @@ pub(super) fn write(
     std::fs::rename(&new, path).at("write", path)
 }
 
-/// Reads what [`write`] wrote into `layers`; gives the position and the number of blocks that were
-/// trained on their own.
+/// Reads what [`write`] wrote into `layers`, which may be some of those that were written; gives the
+/// position, if there is one.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] for a file of other layers or none of ours; I/O.
@@ -101,7 +100,7 @@ pub(super) fn read(
     path: &Path,
     layers: &mut [(Place, Parameters)],
     deviations: f64,
-) -> Result<(Position, usize)> {
+) -> Result<Option<Position>> {
     let fault = |what: &str| Error::checkpoint(path, format!("is no state of this run: {what}"));
     let mut file = File::open(path).at("open", path)?;
     let mut start = [0; 8];
@@ -118,13 +117,10 @@ pub(super) fn read(
     if file.metadata().at("read", path)?.len() != data + header.data_len() as u64 {
         return Err(fault("it is not as long as its header says"));
     }
-    let text = header.metadata().as_ref().and_then(|m| m.get(KEY));
-    let text = text.ok_or_else(|| fault("has no position"))?;
-    let stored: Stored = serde_json::from_str(text).map_err(|e| fault(&e.to_string()))?;
     for (place, parameters) in layers {
         for (name, values) in parameters.arrays_mut() {
             let Some(info) = header.info(&key(place, name)) else {
-                // A file of the best weights has no more than them.
+                // Without a position a file has no moments.
                 if name.contains('.') {
                     continue;
                 }
@@ -137,21 +133,22 @@ pub(super) fn read(
             read_exact_at(&file, bytemuck::cast_slice_mut(values), at).at("read", path)?;
         }
     }
+    let Some(text) = header.metadata().as_ref().and_then(|m| m.get(KEY)) else { return Ok(None) };
+    let stored: Stored = serde_json::from_str(text).map_err(|e| fault(&e.to_string()))?;
     let guard = SpikeGuard {
         mean: stored.mean,
         variance: stored.variance,
         seen: stored.seen,
         ..SpikeGuard::new(deviations)
     };
-    let position = Position {
+    Ok(Some(Position {
         step: stored.step,
         rate_factor: stored.rate_factor,
         rollbacks: stored.rollbacks,
         guard,
         best: stored.best,
         since_best: stored.since_best,
-    };
-    Ok((position, stored.blocks))
+    }))
 }
 
 fn key(place: &Place, array: &str) -> String {

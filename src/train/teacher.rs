@@ -5,7 +5,7 @@
 //! its logits are 49,152 (SmolLM2), and the head turns them into the same bits again.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::calibrate::ActivationFile;
 use crate::error::Result;
@@ -34,11 +34,6 @@ impl Teacher {
         let file = ActivationFile::create(cache, windows * ctx, width, ctx)?;
         let known = RefCell::new(vec![false; windows]);
         Ok(Self { model: RefCell::new(model), file, known, ctx })
-    }
-
-    /// The original's folder.
-    pub(super) fn folder(&self) -> PathBuf {
-        self.model.borrow().folder().to_path_buf()
     }
 
     /// The model.
