@@ -164,7 +164,7 @@ impl<'a> Recorder<'a> {
                         blake3: current.adapter_hash.clone().unwrap_or_default(),
                     }),
                     bits_per_weight: bits_per_weight(planned.output_bytes(), source.elements()),
-                    sqnr_db: current.sums.sqnr_db(),
+                    sqnr_db: current.sums.sqnr_db().map(for_manifest),
                 }
             }
             Fate::Kept { why } => Status::Kept { why: why.clone(), parts },
@@ -240,4 +240,10 @@ pub(super) fn entries(
             status,
         })
         .collect()
+}
+
+/// `db` in millionths of a dB: the last bits of a logarithm differ between C libraries, and the bytes
+/// of a manifest should not.
+fn for_manifest(db: f64) -> f64 {
+    (db * 1e6).round() / 1e6
 }

@@ -40,7 +40,7 @@ pub struct TrainOptions {
     /// How scales follow the weights: ema, report, lsq, learnt or fixed. Default: ema.
     #[serde(with = "treatment_name")]
     pub scales: Treatment,
-    /// β of the moving average of `ema`. Default: 0.9.
+    /// β of the moving average of `ema`. Default: 0.99.
     pub scale_decay: f32,
     /// Decay of the average of the weights of `report`. Default: 0.98.
     pub average_decay: f32,
@@ -91,7 +91,7 @@ impl Default for TrainOptions {
             weight_decay: 0.0,
             clip: 1.0,
             scales: Treatment::Ema,
-            scale_decay: 0.9,
+            scale_decay: 0.99,
             average_decay: 0.98,
             scale_per_tensor: false,
             from_solution: true,
