@@ -173,15 +173,19 @@ impl<'a> Run<'a> {
             }
             Ok(())
         };
-        let all = 0..blocks.model.block_count();
+        let mut numbers = 0..blocks.model.block_count();
         if options.only_blocks() {
-            all.into_iter().try_for_each(|block| take(&blocks.layers(block)?))?;
+            numbers.try_for_each(|block| take(&blocks.layers(block)?))?;
         } else {
-            let layers = all.map(|block| blocks.layers(block)).collect::<Result<Vec<_>>>()?;
-            let layers = layers.into_iter().flatten().collect();
-            let trained = self.train_together(blocks.model, layers, position, resumed, &mut log)?;
-            take(&trained.0)?;
-            (report.stopped_early, position) = (trained.1 == Ended::Early, trained.2);
+            let mut layers = Layers::new();
+            for block in numbers {
+                layers.extend(blocks.layers(block)?);
+            }
+            let ended;
+            (layers, ended, position) =
+                self.train_together(blocks.model, layers, position, resumed, &mut log)?;
+            take(&layers)?;
+            report.stopped_early = ended == Ended::Early;
         }
         write_history(&self.folder, &log)?;
         report.add_log(&position, &log);
