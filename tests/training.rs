@@ -159,6 +159,13 @@ fn blocks_trained_alone_come_nearer_to_what_the_original_blocks_give() {
         assert!((found / wanted - 1.0).abs() < 1e-5, "{folder}: {found} {wanted}");
     }
 
+    // With nothing held out there is nothing to evaluate.
+    let mut args = arguments(&text, "next");
+    args.extend(["--start", "start", "--steps", "0", "--overwrite", "--train", "held_out=0"]);
+    args.extend(["--train", "block_epochs=1"]);
+    let unseen = workspace.run("qat", "model", &args).ok().json();
+    assert_eq!(unseen["evaluations"], serde_json::json!([]));
+
     // Killed between two blocks, it goes on with those that were trained.
     let mut args = arguments(&text, "killed");
     args.extend(["--start", "start", "--steps", "0", "--train", "block_epochs=2"]);

@@ -12,7 +12,7 @@ pub(super) const ADAPTER_WEIGHT_BYTES: u64 = 2;
 pub(super) const PANELS_PER_THREAD: usize = 8;
 
 /// Code, runtime and headers: what the command takes on a tiny model.
-const BASE_BYTES: u64 = 32 << 20;
+pub(crate) const BASE_BYTES: u64 = 32 << 20;
 
 /// What working on a tensor takes, in bytes.
 #[derive(Debug, Clone, Copy)]

@@ -32,6 +32,8 @@ pub use decompress::{
 };
 pub use error_sums::ErrorSums;
 pub use manifest::Transformation;
+#[cfg(feature = "model")]
+pub(crate) use memory::BASE_BYTES;
 pub(crate) use panels::{Panel, panels};
 pub use plan::{Fate, Plan, PlannedTensor, Totals, bits_per_weight};
 pub use progress::{Progress, Silent};

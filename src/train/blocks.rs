@@ -61,7 +61,8 @@ struct States {
 
 impl Blocks<'_> {
     /// Trains the blocks that are not trained yet. After each, `done` is told and says whether to
-    /// stop. Gives the losses on held-out windows before and after, or nothing if it was stopped.
+    /// stop. Gives the losses on held-out windows before and after, of no token where training end
+    /// to end follows, which evaluates them itself; or nothing if it was stopped.
     ///
     /// # Errors
     /// [`Error::Model`] where a block's loss is not finite; what running blocks gives; I/O.
@@ -70,7 +71,7 @@ impl Blocks<'_> {
         done: &mut dyn FnMut(BlockReport) -> bool,
     ) -> Result<Option<[Losses; 2]>> {
         let states = self.states()?;
-        let (windows, held_out) = (self.text.windows.len(), self.text.held_out.len());
+        let windows = self.text.windows.len();
         for block in 0..self.model.block_count() {
             self.open(self.original, block, Vec::new())?.advance(&states.original)?;
             let mut open = self.open(self.model, block, self.starting(block)?)?;
@@ -78,26 +79,32 @@ impl Blocks<'_> {
             open.advance(&states.before)?;
             if self.file(block).exists() {
                 state::read(&self.file(block), &mut open.layers, self.options.spike)?;
+                open.install(true)?;
             } else {
-                let report = self.train_block(&mut open, &states)?;
+                let before = open.error(&states, windows)?;
+                self.train_block(&mut open, &states)?;
                 state::write(&self.file(block), &open.layers, None)?;
-                if done(report) {
+                open.install(true)?;
+                if done(BlockReport { block, before, after: open.error(&states, windows)? }) {
                     return Ok(None);
                 }
             }
-            open.install(true)?;
             open.advance(&states.trained)?;
         }
-        let held_out = windows..windows + held_out;
         let losses = |found: &ActivationFile, first: usize| -> Result<Losses> {
             let mut sum = Losses::default();
-            for (i, number) in held_out.clone().enumerate() {
-                let (h, original) = (found.read(first + i)?, states.original.read(number)?);
-                sum.absorb(&self.losses(&self.text.held_out[i], &h, &original)?);
+            for (i, window) in self.held_out().iter().enumerate() {
+                let (h, original) = (found.read(first + i)?, states.original.read(windows + i)?);
+                sum.absorb(&self.losses(window, &h, &original)?);
             }
             Ok(sum)
         };
         Ok(Some([losses(&states.before, 0)?, losses(&states.trained, windows)?]))
+    }
+
+    /// Windows to evaluate on.
+    fn held_out(&self) -> &[Vec<u32>] {
+        if self.options.only_blocks() { &self.text.held_out } else { &[] }
     }
 
     /// The layers of `block` as they were trained, or as they start if they were not.
@@ -129,7 +136,7 @@ impl Blocks<'_> {
 
     /// Embeddings of all windows.
     fn states(&self) -> Result<States> {
-        let (windows, held_out) = (&self.text.windows, &self.text.held_out);
+        let (windows, held_out) = (&self.text.windows, self.held_out());
         let (ctx, width) = (self.text.ctx, self.model.architecture().hidden_size);
         let file = |name: &str, count: usize| {
             ActivationFile::create(&self.folder.join(name), count * ctx, width, ctx)
@@ -159,7 +166,7 @@ impl Blocks<'_> {
         Ok(OpenBlock { model, block, held: [held], layers, ctx: self.text.ctx })
     }
 
-    fn train_block(&self, open: &mut OpenBlock<'_>, states: &States) -> Result<BlockReport> {
+    fn train_block(&self, open: &mut OpenBlock<'_>, states: &States) -> Result<()> {
         let (options, block) = (self.options, open.block);
         let windows = self.text.windows.len();
         let order = WindowOrder { count: windows, seed: self.seed.wrapping_add(block as u64) };
@@ -169,7 +176,6 @@ impl Blocks<'_> {
             accumulate: 1,
             ..options.run(windows, self.seed)
         };
-        let before = open.error(states, windows)?;
         for number in 1..=steps {
             open.install(false)?;
             let batch = order.take((number - 1) * options.batch as u64, options.batch);
@@ -190,7 +196,7 @@ impl Blocks<'_> {
             let (rates, step) = settings.step(number, norm, settings.schedule.share(number));
             open.layers.par_iter_mut().for_each(|(_, p)| p.step(&rates, &step));
         }
-        Ok(BlockReport { block, before, after: open.error(states, windows)? })
+        Ok(())
     }
 
     /// Losses of a window whose hidden states after the last block are `hidden` and `original`.
@@ -233,9 +239,8 @@ impl OpenBlock<'_> {
         pass.hidden().map_err(|e| fault(self.model, &e.to_string()))
     }
 
-    /// Mean error of the block as it is exported, on the first of `windows`.
-    fn error(&mut self, states: &States, windows: usize) -> Result<f64> {
-        self.install(true)?;
+    /// Mean error of the block as it is installed, on the first of `windows`.
+    fn error(&self, states: &States, windows: usize) -> Result<f64> {
         let windows = windows.min(MEASURED);
         let errors = (0..windows).map(|i| {
             let y = self.run(&states.trained.read(i)?)?;

@@ -4,31 +4,11 @@ use compress_model_qat::train::Treatment;
 
 use super::loss::CHUNK_TOKENS;
 use super::run::TrainRequest;
+use super::subject::Subject;
+use crate::checkpoint::Tensor;
 use crate::checkpoint::role::Role;
 use crate::model::Architecture;
-use crate::pipeline::Fate;
-
-/// What a run trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
-    /// The weights on the 2-bit grid.
-    Weights,
-    /// The adapters.
-    Adapters,
-}
-
-impl Subject {
-    /// The command that trains it.
-    pub(super) fn command(self) -> &'static str {
-        match self {
-            Self::Weights => "qat",
-            Self::Adapters => "recover",
-        }
-    }
-}
-
-/// Code, runtime, headers and text.
-const BASE_BYTES: u64 = 32 << 20;
+use crate::pipeline::BASE_BYTES;
 
 /// Bytes of an f32, which all numbers in training are.
 const F32: u64 = 4;
@@ -45,26 +25,13 @@ pub(super) fn planned_peak_bytes(
     let TrainRequest { checkpoint, plan, options, .. } = request;
     // Latent weights or factors as they are trained, their gradients and both moments.
     let average = u64::from(options.scales == Treatment::Report);
-    let (of_weight, of_factor) = ((4 + average) * F32, 6 * F32);
-    let (mut models, mut trained, mut adapters) = (0, 0, false);
-    for planned in &plan.tensors {
-        let tensor = &checkpoint.tensors()[planned.source];
-        if tensor.role != Role::Linear {
-            continue;
-        }
-        models += 2 * tensor.elements() * F32;
-        match (&planned.fate, subject) {
-            (Fate::Coded { codec, .. }, Subject::Weights) if codec.name() == "grid2" => {
-                trained += tensor.elements() * of_weight;
-            }
-            (Fate::Coded { rank, .. }, Subject::Adapters) if *rank > 0 => {
-                let (_, rows, cols) = tensor.as_matrices().expect("invariant: it is coded");
-                trained += ((rows + cols) * rank) as u64 * of_factor;
-                adapters = true;
-            }
-            _ => {}
-        }
-    }
+    let numbers = match subject {
+        Subject::Weights => 4 + average,
+        Subject::Adapters => 6,
+    };
+    let mut trained = subject.count(checkpoint, plan) * numbers * F32;
+    let linear = checkpoint.tensors().iter().filter(|tensor| tensor.role == Role::Linear);
+    let mut models = 2 * linear.map(Tensor::elements).sum::<u64>() * F32;
     let blocks = architecture.layers.len() as u64;
     if options.only_blocks() {
         (models, trained) = (models.div_ceil(blocks), trained.div_ceil(blocks));
@@ -72,7 +39,7 @@ pub(super) fn planned_peak_bytes(
     let logits = architecture.vocab_size * (architecture.hidden_size + CHUNK_TOKENS);
     models += 2 * logits as u64 * F32;
     let tokens = (options.ctx * options.batch) as u64;
-    let of_block = activations(architecture, adapters) * F32;
+    let of_block = activations(architecture, subject) * F32;
     // Last hidden states of both models, and the gradient; one block on its way back besides.
     let last = 3 * architecture.hidden_size as u64 * F32;
     let kept = match (options.only_blocks(), options.recompute) {
@@ -85,14 +52,14 @@ pub(super) fn planned_peak_bytes(
 }
 
 /// Numbers a token that a block keeps for the way back: what every operation gives.
-fn activations(architecture: &Architecture, adapters: bool) -> u64 {
+fn activations(architecture: &Architecture, subject: Subject) -> u64 {
     let Architecture { hidden_size, intermediate_size, heads, kv_heads, head_dim, .. } =
         *architecture;
     let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
     // Two norms, two outputs, two sums; queries and keys before and after they are rotated, values,
     // what attention gives; gate, up, their product.
     let mut numbers = 6 * hidden_size + 3 * queries + 3 * keys + 3 * intermediate_size;
-    if adapters {
+    if subject == Subject::Adapters {
         // What B gives and the sum, for all that linear layers give.
         numbers += 2 * (2 * hidden_size + queries + 2 * keys + 2 * intermediate_size);
     }

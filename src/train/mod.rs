@@ -19,6 +19,7 @@ mod recover;
 mod report;
 mod run;
 mod state;
+mod subject;
 mod teacher;
 mod text;
 

@@ -7,17 +7,15 @@ use compress_model_qat::train::FakeGrid;
 use half::f16;
 
 use super::layer::{Parameters, Place};
-use super::memory::Subject;
 use super::report::TrainReport;
-use super::run::{Run, TrainRequest, Watch, open_dense};
+use super::run::{Run, TrainRequest, Watch, entry_of, open_dense};
+use super::subject::Subject;
 use crate::calibrate::CalibrationText;
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::role::Role;
 use crate::codec::Params;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::pipeline::manifest::Status;
-use crate::pipeline::{CompressedFolder, Fate, Plan, Progress, compress};
+use crate::pipeline::{CompressedFolder, Progress, compress};
 use crate::solve::{Sequential, SolveOptions};
 
 /// What `qat` starts from.
@@ -45,7 +43,7 @@ pub fn qat(
         QatStart::Folder(folder) => (Some(folder), 0),
         QatStart::Calibrated(windows) => (None, windows),
     };
-    if !has_grid_layers(request.checkpoint, request.plan) {
+    if Subject::Weights.count(request.checkpoint, request.plan) == 0 {
         return Err(Error::Recipe {
             origin: request.plan.recipe.name.clone(),
             message: "codes no linear layer with grid2: there is nothing to train".to_owned(),
@@ -64,14 +62,6 @@ pub fn qat(
     let model = open_dense(start.stored.folder())?;
     let load = |place: &Place| grid_layer(request, start, &model, place);
     run.finish(start, &model, &load)
-}
-
-/// Whether the plan has linear layers on the 2-bit grid.
-fn has_grid_layers(checkpoint: &Checkpoint, plan: &Plan) -> bool {
-    plan.tensors.iter().any(|planned| {
-        checkpoint.tensors()[planned.source].role == Role::Linear
-            && matches!(&planned.fate, Fate::Coded { codec, .. } if codec.name() == "grid2")
-    })
 }
 
 /// The calibrated solution, computed in the work folder unless it is there already.
@@ -101,8 +91,7 @@ fn grid_layer(
     place: &Place,
 ) -> Result<Option<Parameters>> {
     let TrainRequest { checkpoint, options, .. } = *request;
-    let entry = start.manifest.tensors.iter().position(|entry| entry.name == place.name);
-    let entry = entry.expect("invariant: the model was opened from this folder");
+    let entry = entry_of(start, &place.name);
     let group = match &start.manifest.tensors[entry].status {
         Status::Coded { codec, params, .. } if codec == "grid2" => group_of(params),
         _ => return Ok(None),

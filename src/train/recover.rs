@@ -7,9 +7,9 @@ use compress_model_lora::{Adapter, DenseMatrix, SvdOptions, truncated_svd};
 use half::slice::HalfFloatSliceExt;
 
 use super::layer::{Parameters, Place};
-use super::memory::Subject;
 use super::report::TrainReport;
-use super::run::{Run, TrainRequest, Watch, open_dense, places};
+use super::run::{Run, TrainRequest, Watch, entry_of, open_dense, places};
+use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::pipeline::manifest::Status;
@@ -40,12 +40,6 @@ pub fn with_ranks(start: &CompressedFolder, rank: Option<usize>) -> Result<Recip
         return Err(Error::Usage(format!("{}: {message}", folder.display())));
     }
     Ok(recipe)
-}
-
-/// Number of the manifest entry of a weight that the model has.
-fn entry_of(start: &CompressedFolder, name: &str) -> usize {
-    let entry = start.manifest.tensors.iter().position(|entry| entry.name == name);
-    entry.expect("invariant: the model was opened from this folder")
 }
 
 /// Trains the adapters of the compressed folder `start` and writes the output folder. The plan has

@@ -12,11 +12,12 @@ use super::blocks::{BlockReport, Blocks, Load};
 use super::finished::{Finished, Outcome, outcome};
 use super::layer::{Layers, Parameters, Place};
 use super::log::{Log, TrainProgress};
-use super::memory::{Subject, planned_peak_bytes};
+use super::memory::planned_peak_bytes;
 use super::network::{Network, STATE_FILE};
 use super::options::TrainOptions;
 use super::report::{TrainReport, end, write_history};
 use super::state;
+use super::subject::Subject;
 use super::teacher::Teacher;
 use super::text::TrainingText;
 use crate::build;
@@ -70,6 +71,7 @@ type Outcomes = HashMap<String, Outcome>;
 pub(super) struct Run<'a> {
     request: TrainRequest<'a>,
     watch: Watch<'a>,
+    original: Model,
     /// The work folder.
     pub(super) folder: PathBuf,
     began: Instant,
@@ -92,6 +94,7 @@ impl<'a> Run<'a> {
         calibration_windows: usize,
     ) -> Result<Self> {
         let began = Instant::now();
+        let original = open_dense(request.checkpoint.folder())?;
         let fingerprint = source_fingerprint(request.checkpoint)?.to_hex().to_string();
         if let Some(start) = start.filter(|s| s.manifest.source_fingerprint != fingerprint) {
             return Err(Error::Usage(format!(
@@ -100,7 +103,6 @@ impl<'a> Run<'a> {
                 request.checkpoint.folder().display()
             )));
         }
-        let original = open_dense(request.checkpoint.folder())?;
         let planned_peak_memory = planned_peak_bytes(&request, original.architecture(), subject);
         warn_of_memory(planned_peak_memory, memory::available());
         let texts: Vec<&str> = request.text.files.iter().map(|(_, hash)| hash.as_str()).collect();
@@ -116,7 +118,7 @@ impl<'a> Run<'a> {
         ];
         let work = Partial::open(request.output, &depends, request.resume)?;
         let folder = work.folder().to_path_buf();
-        Ok(Self { request, watch, folder, began, work, planned_peak_memory })
+        Ok(Self { request, watch, original, folder, began, work, planned_peak_memory })
     }
 
     /// Trains what `load` gives of the `model` in `start` and writes the output folder, if there is
@@ -132,9 +134,8 @@ impl<'a> Run<'a> {
         load: Load<'_>,
     ) -> Result<TrainReport> {
         let TrainRequest { checkpoint, plan, options, text, output, seed, .. } = self.request;
-        let original = open_dense(checkpoint.folder())?;
-        let folder = &self.folder;
-        let blocks = Blocks { model, original: &original, text, options, seed, load, folder };
+        let (original, folder) = (&self.original, &self.folder);
+        let blocks = Blocks { model, original, text, options, seed, load, folder };
         let (report, outcomes) = self.train(&blocks)?;
         let compressed = if options.twos_complement {
             None
@@ -160,9 +161,8 @@ impl<'a> Run<'a> {
         let mut report = TrainReport::new(text, self.planned_peak_memory, position.step);
         if options.block_epochs > 0 && !resumed {
             let losses = self.train_blocks(blocks, &mut report, &mut log)?;
-            if options.only_blocks() {
-                losses.iter().for_each(|losses| log.evaluated(&position, losses));
-            }
+            let evaluated = losses.iter().filter(|losses| losses.tokens > 0);
+            evaluated.for_each(|losses| log.evaluated(&position, losses));
         }
         let mut outcomes = Outcomes::new();
         let mut take = |layers: &[(Place, Parameters)]| -> Result<()> {
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
         &self,
         model: &Model,
         layers: Layers,
-        mut position: Position,
+        position: Position,
         resumed: bool,
         log: &mut Log<'_>,
     ) -> Result<(Layers, Ended, Position)> {
@@ -226,7 +226,7 @@ impl<'a> Run<'a> {
             Teacher::open(checkpoint.folder(), &folder.join("teacher"), windows, text.ctx)?;
         let mut network = Network::new(model, &teacher, text, options, layers, folder.clone())?;
         if resumed {
-            position = network.restore()?.unwrap_or(position);
+            network.restore()?;
         } else {
             // What a spike takes the run back to.
             network.store(&position)?;
@@ -280,6 +280,12 @@ pub(super) fn open_dense(folder: &Path) -> Result<Model> {
         return Err(Error::Model { folder: folder.to_path_buf(), message });
     }
     Ok(model)
+}
+
+/// Number of the manifest entry of a weight that the model has.
+pub(super) fn entry_of(start: &CompressedFolder, name: &str) -> usize {
+    let entry = start.manifest.tensors.iter().position(|entry| entry.name == name);
+    entry.expect("invariant: the model was opened from this folder")
 }
 
 /// Every linear layer of a dense model, in the order in which they run.
