@@ -1,5 +1,5 @@
 // Holds the JavaScript decoders of the page that `compress-model view` writes against the Rust reference
-// decoders. tests/view_decoder.rs calls it:
+// decoders. tests/suite/view_decoder.rs calls it:
 //
 // node view_decoder.mjs blocks SOURCES CASES: blocks and their texels. A case: codec (0 ASTC, 1 ASTC HDR,
 // 2 BC4), width, height, flags; the block; then texels as little-endian f32, for ASTC as unorm8 and as

@@ -1,5 +1,5 @@
 //! Random blocks that reach every field of the format.
-#![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(dead_code, reason = "every binary uses its own part")]
 
 use compress_model_astc::Footprint;
 use compress_model_astc::tables::{BlockMode, Quant};
