@@ -2,7 +2,22 @@
 //! `compress_model::cli`.
 
 fn main() {
-    leave(compress_model::cli::main())
+    leave(compress_model::cli::main(ignores_hangup()))
+}
+
+/// Whether the process was started to outlive its terminal, as nohup does.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action, `sigaction` only writes the present one to where it is told.
+    let read = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: it was written where the call gave no error.
+    read == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(not(unix))]
+fn ignores_hangup() -> bool {
+    false
 }
 
 /// Ends the process without the exit handlers of the libraries in it. Those of Mesa's llvmpipe were

@@ -17,7 +17,8 @@ use super::moments::{collect_head, with_fallback, with_values};
 use super::statistics::{DESCRIPTION_FILE, Description, SiteStatistics, VERSION};
 use super::stream::embed;
 use super::text::CalibrationText;
-use crate::checkpoint::{Checkpoint, Partial, write_json};
+use crate::build;
+use crate::checkpoint::{Checkpoint, Partial, Staging, write_json};
 use crate::error::{Error, IoContext, Result};
 use crate::model::{Model, ModelOptions, Passage, Site};
 use crate::pipeline::manifest::TOOL;
@@ -64,7 +65,6 @@ pub fn calibrate(
 ) -> Result<CalibrateReport> {
     let start = Instant::now();
     let model = Model::open(checkpoint.origin(), ModelOptions::default())?;
-    let folder = Partial::folder_of(output);
     let fresh = Description {
         format_version: VERSION.to_owned(),
         tool: TOOL.to_owned(),
@@ -74,9 +74,19 @@ pub fn calibrate(
         windows: text.windows().len(),
         sites: Vec::new(),
     };
-    let journal = begin(&folder, fresh, resume)?;
+    let texts: Vec<&str> = text.files.iter().map(|(_, hash)| hash.as_str()).collect();
+    let depends = [
+        ("the checkpoint", fresh.source_fingerprint.clone()),
+        ("the text", texts.join(" ")),
+        ("the windows", format!("{} of {}", fresh.windows, fresh.ctx)),
+        ("the program", build::IDENTITY.to_owned()),
+    ];
+    let work = Partial::open(output, &depends, resume)?;
+    let folder = work.folder().to_path_buf();
+    let staging = Staging::lasting(folder.join("statistics"), output)?;
+    let journal = resumed(&folder, fresh)?;
     let resumed_blocks = journal.blocks;
-    let mut pass = Pass { model: &model, text, folder: &folder, journal };
+    let mut pass = Pass { model: &model, text, folder: &folder, staged: staging.folder(), journal };
     progress.begin("calibrating", model.block_count() as u64);
     progress.advance(resumed_blocks as u64);
     if resumed_blocks == 0 {
@@ -90,53 +100,33 @@ pub fn calibrate(
         progress.advance(1);
     }
     pass.head()?;
-    let sites = pass.finish(output)?;
+    let description = pass.journal.description;
+    write_json(&staging.folder().join(DESCRIPTION_FILE), &description)?;
+    staging.commit()?;
+    work.remove()?;
     let seconds = start.elapsed().as_secs_f64();
     let (output, tokens) = (output.to_path_buf(), text.tokens());
-    Ok(CalibrateReport { output, tokens, resumed_blocks, sites, seconds })
+    Ok(CalibrateReport { output, tokens, resumed_blocks, sites: description.sites, seconds })
 }
 
-/// Creates the folder of work in progress, or reads how far it got.
-fn begin(folder: &Path, fresh: Description, resume: bool) -> Result<Journal> {
-    if !folder.exists() {
-        fs::create_dir(folder).at("create", folder)?;
-    }
+/// Reads how far an earlier run got whose work is in `folder`.
+fn resumed(folder: &Path, fresh: Description) -> Result<Journal> {
     let path = folder.join(JOURNAL);
     if !path.exists() {
         return Ok(Journal { blocks: 0, description: fresh });
     }
-    if !resume {
-        return Err(Error::Usage(format!(
-            "{}: an earlier run stopped here; go on with --resume or remove the folder",
-            folder.display()
-        )));
-    }
     let bytes = fs::read(&path).at("read", &path)?;
-    let journal: Journal = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::checkpoint(&path, format!("not readable: {e}")))?;
-    let old = Description { sites: Vec::new(), ..journal.description.clone() };
-    let differs = if old.source_fingerprint != fresh.source_fingerprint {
-        Some("the checkpoint")
-    } else if (&old.texts, old.ctx, old.windows) != (&fresh.texts, fresh.ctx, fresh.windows) {
-        Some("the text or its windows")
-    } else if old != fresh {
-        Some("the program")
-    } else {
-        None
-    };
-    match differs {
-        None => Ok(journal),
-        Some(what) => Err(Error::Usage(format!(
-            "{}: cannot resume, {what} changed since; remove the folder to start again",
-            folder.display()
-        ))),
-    }
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::checkpoint(&path, format!("not readable: {e}; start with --restart")))
 }
 
 struct Pass<'a> {
     model: &'a Model,
     text: &'a CalibrationText,
+    /// Work in progress.
     folder: &'a Path,
+    /// What becomes the output.
+    staged: &'a Path,
     journal: Journal,
 }
 
@@ -207,7 +197,7 @@ impl Pass<'_> {
     }
 
     fn store(&mut self, file: &str, sites: &[(Vec<String>, &Gram, bool)]) -> Result<()> {
-        let path = self.folder.join(file);
+        let path = self.staged.join(file);
         let means: Vec<(String, usize, Vec<f32>)> = sites
             .iter()
             .map(|(weights, gram, _)| (weights[0].clone(), gram.width(), gram.mean()))
@@ -229,21 +219,5 @@ impl Pass<'_> {
             });
         }
         Ok(())
-    }
-
-    /// Turns the work in progress into the output.
-    fn finish(self, output: &Path) -> Result<Vec<SiteStatistics>> {
-        write_json(&self.folder.join(DESCRIPTION_FILE), &self.journal.description)?;
-        for leftover in ["hidden-0", "hidden-1", JOURNAL] {
-            let path = self.folder.join(leftover);
-            if path.exists() {
-                fs::remove_file(&path).at("remove", &path)?;
-            }
-        }
-        if output.exists() {
-            fs::remove_dir_all(output).at("replace", output)?;
-        }
-        fs::rename(self.folder, output).at("rename to", output)?;
-        Ok(self.journal.description.sites)
     }
 }

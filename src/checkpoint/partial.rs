@@ -1,6 +1,7 @@
 //! Work in progress beside an output: what a later run needs to go on where one stopped.
 
 use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -29,19 +30,37 @@ impl Partial {
         output.with_file_name(format!(".{name}.partial"))
     }
 
-    /// Refuses to start over where a run on `output` stopped.
+    /// Refuses to start where another process is at work on `output`, and to start over where one
+    /// stopped.
     ///
     /// # Errors
-    /// [`Error::Usage`].
+    /// [`Error::Usage`]; I/O.
     pub(crate) fn check(output: &Path, resume: bool) -> Result<()> {
         let folder = Self::folder_of(output);
-        if resume || !folder.join(DEPENDS).exists() {
+        if !folder.join(DEPENDS).exists() {
+            return Ok(());
+        }
+        let _lock = lock(&folder)?;
+        if resume {
             return Ok(());
         }
         Err(Error::Usage(format!(
-            "{}: an earlier run stopped here; go on with --resume or remove the folder",
+            "{}: an earlier run stopped here; go on with --resume, or start again with --restart",
             folder.display()
         )))
+    }
+
+    /// Removes what a run on `output` left that stopped, if there is any.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where another process is at work on it; I/O.
+    pub(crate) fn drop_left(output: &Path) -> Result<()> {
+        let folder = Self::folder_of(output);
+        if !folder.exists() {
+            return Ok(());
+        }
+        let lock = lock(&folder)?;
+        Self { folder, _lock: lock }.remove()
     }
 
     /// Opens the folder for work on `output`: with `resume` that of a run that stopped, if there is
@@ -54,16 +73,7 @@ impl Partial {
         Self::check(output, resume)?;
         let folder = Self::folder_of(output);
         fs::create_dir_all(&folder).at("create", &folder)?;
-        let lock_path = folder.join(LOCK);
-        let lock = File::create(&lock_path).at("create", &lock_path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("{}: another process is at work here", folder.display());
-                return Err(Error::Usage(message));
-            }
-            Err(TryLockError::Error(e)) => return Err(e).at("lock", &lock_path),
-        }
+        let lock = lock(&folder)?;
         let this = Self { folder, _lock: lock };
         let file = this.folder.join(DEPENDS);
         if !file.exists() {
@@ -87,7 +97,7 @@ impl Partial {
         match depends.iter().find(|dependency| !same(dependency)) {
             None => Ok(this),
             Some((what, _)) => Err(Error::Usage(format!(
-                "{}: cannot resume, {what} changed since; remove the folder to start again",
+                "{}: cannot resume, {what} changed since; start again with --restart",
                 this.folder.display()
             ))),
         }
@@ -105,7 +115,9 @@ impl Partial {
     /// I/O.
     pub(crate) fn remove(self) -> Result<()> {
         let depends = self.folder.join(DEPENDS);
-        fs::remove_file(&depends).at("remove", &depends)?;
+        if depends.exists() {
+            fs::remove_file(&depends).at("remove", &depends)?;
+        }
         sync_folder(&self.folder)?;
         fs::remove_dir_all(&self.folder).at("remove", &self.folder)
     }
@@ -125,6 +137,35 @@ impl Partial {
     }
 }
 
+/// Locks `folder` for this process, whose number is then in the file.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    // Not truncated: until the lock is had, what is in it is another's.
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .at("create", &path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let process = fs::read_to_string(&path).unwrap_or_default();
+            let process = match process.trim() {
+                "" => "another process".to_owned(),
+                number => format!("process {number}"),
+            };
+            let folder = folder.display();
+            return Err(Error::Usage(format!("{folder}: {process} is at work on this output")));
+        }
+        Err(TryLockError::Error(e)) => return Err(e).at("lock", &path),
+    }
+    let number = format!("{}\n", std::process::id());
+    file.set_len(0).and_then(|()| file.write_all(number.as_bytes())).at("write", &path)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +181,7 @@ mod tests {
         let refused = |result: Result<Partial>| result.unwrap_err().to_string();
         // With nothing to go on with, resuming is starting.
         let first = open("1", true).unwrap();
-        assert!(refused(open("1", true)).contains("another process"));
+        assert!(refused(open("1", true)).contains("is at work on this output"));
         fs::write(first.folder().join("work"), b"").unwrap();
         drop(first);
         assert!(refused(open("1", false)).contains("--resume"));

@@ -11,22 +11,39 @@ use super::{Common, Failure, human_bytes, print_json, print_text};
 use crate::calibrate::{
     CalibrateReport, CalibrationText, DESCRIPTION_FILE, TextSettings, calibrate,
 };
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Partial};
 use crate::error::{Error, Result};
 use crate::memory::peak_resident;
 
 /// How a calibration text is cut; the flags of `calibrate` and `compress`.
 #[derive(Debug, Args)]
 pub(super) struct WindowArgs {
-    /// Tokens a window of the calibration text
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(3..))]
-    calibration_ctx: u32,
-    /// Most windows of the calibration text, spread evenly over it
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
-    calibration_windows: u32,
+    /// Tokens a window of the calibration text [default: 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    calibration_ctx: Option<u32>,
+    /// Most windows of the calibration text, spread evenly over it [default: 128]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_windows: Option<u32>,
 }
 
+/// Tokens of a window unless asked otherwise.
+const CTX: u32 = 512;
+/// Windows of a text unless asked otherwise.
+const WINDOWS: u32 = 128;
+
 impl WindowArgs {
+    /// Refuses the flags where no text is cut into windows.
+    pub(super) fn refuse(&self, why: &str) -> Result<()> {
+        let given = [
+            ("--calibration-ctx", self.calibration_ctx),
+            ("--calibration-windows", self.calibration_windows),
+        ];
+        match given.iter().find(|(_, given)| given.is_some()) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Error::Usage(format!("{flag} has no meaning {why}"))),
+        }
+    }
+
     /// The windows of `files` for the model of `checkpoint`.
     pub(super) fn read(
         &self,
@@ -34,8 +51,8 @@ impl WindowArgs {
         files: &[PathBuf],
     ) -> Result<CalibrationText> {
         let settings = TextSettings {
-            ctx: self.calibration_ctx as usize,
-            windows: self.calibration_windows as usize,
+            ctx: self.calibration_ctx.unwrap_or(CTX) as usize,
+            windows: self.calibration_windows.unwrap_or(WINDOWS) as usize,
         };
         CalibrationText::read(checkpoint.folder(), files, settings)
     }
@@ -56,6 +73,9 @@ pub(super) struct CalibrateArgs {
     /// Go on where an earlier run stopped
     #[arg(long)]
     resume: bool,
+    /// Start again where an earlier run stopped, and drop what it did
+    #[arg(long, conflicts_with = "resume")]
+    restart: bool,
     /// Replace the output folder if it is there
     #[arg(long)]
     overwrite: bool,
@@ -74,8 +94,11 @@ pub(super) fn run(args: &CalibrateArgs, common: &Common) -> Result<(), Failure> 
     if args.output.exists() && !(args.overwrite && is_ours) {
         return Err(Error::OutputExists { path: args.output.clone() }.into());
     }
+    if args.restart {
+        Partial::drop_left(&args.output)?;
+    }
     let text = args.windows.read(&checkpoint, &args.text)?;
-    let display = Display::stoppable(common, stop_flag());
+    let display = Display::stoppable(common, stop_flag(common));
     let run = calibrate(&checkpoint, &text, &args.output, args.resume, &display)?;
     drop(display);
     let report = Report { run, peak_memory: peak_resident() };

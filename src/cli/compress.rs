@@ -9,7 +9,7 @@ use super::progress::Display;
 use super::recipe_args::RecipeArgs;
 use super::stop::stop_flag;
 use super::{Common, Failure, human_bytes, human_db, print_json, print_text};
-use crate::checkpoint::{Checkpoint, check_output_path};
+use crate::checkpoint::{Checkpoint, Partial, check_output_path};
 use crate::error::Error;
 use crate::memory::peak_resident;
 use crate::pipeline::{CompressReport, Plan, Solver, compress_resumable};
@@ -52,6 +52,9 @@ pub(super) struct CompressArgs {
     /// Go on where an earlier run stopped: after SIGTERM, a full disk, a crash or a loss of power
     #[arg(long)]
     resume: bool,
+    /// Start again where an earlier run stopped, and drop what it did
+    #[arg(long, conflicts_with = "resume")]
+    restart: bool,
     /// Take at most this much memory, with fewer threads than asked for if it must be
     #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes)]
     memory_limit: Option<u64>,
@@ -74,11 +77,14 @@ struct Report {
 pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     let original = Checkpoint::open(&args.model)?;
     check_output_path(&args.output, &[&args.model], args.overwrite)?;
+    if args.restart {
+        Partial::drop_left(&args.output)?;
+    }
     if original.config().is_none() {
         let message = "has no config.json; compress takes whole model folders";
         return Err(Error::checkpoint(&args.model, message).into());
     }
-    let display = Display::stoppable(common, stop_flag());
+    let display = Display::stoppable(common, stop_flag(common));
     #[cfg(feature = "model")]
     let calibrated = !args.calibration.is_empty();
     #[cfg(not(feature = "model"))]
@@ -167,8 +173,15 @@ enum Calibration {
 #[cfg(feature = "model")]
 fn calibration(args: &CompressArgs, checkpoint: &Checkpoint) -> Result<Calibration, Error> {
     Ok(match args.calibration.as_slice() {
-        [] => Calibration::None,
-        [folder] if folder.is_dir() => Calibration::Statistics(Statistics::open(folder)?),
+        [] => {
+            args.windows.refuse("without --calibration")?;
+            Calibration::None
+        }
+        [folder] if folder.is_dir() => {
+            let statistics = Statistics::open(folder)?;
+            args.windows.refuse("for stored statistics, whose windows were cut before")?;
+            Calibration::Statistics(statistics)
+        }
         files => Calibration::Text(args.windows.read(checkpoint, files)?),
     })
 }
@@ -263,11 +276,15 @@ fn render(report: &Report) -> String {
         .worst
         .as_ref()
         .map_or(String::new(), |worst| format!(", worst {:.2} dB ({})", worst.sqnr_db, worst.name));
+    let solving = run
+        .solved
+        .as_ref()
+        .map_or(String::new(), |solved| format!("{:.1} s solving, ", solved.seconds));
     format!(
         "{}: recipe {}, {} coded, {} kept, {} tied\n\
          size       {} -> {} ({:.3} bits per weight; linear layers {:.3})\n\
          SQNR       {}{worst}\n\
-         time       {:.1} s checking, {:.1} s compressing on {} thread{}\n\
+         time       {:.1} s checking, {solving}{:.1} s compressing on {} thread{}\n\
          memory     {} peak, {} planned\n",
         run.output.display(),
         run.recipe,

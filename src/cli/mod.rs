@@ -27,6 +27,7 @@ mod qat;
 mod recipe_args;
 #[cfg(feature = "model")]
 mod recover;
+mod stderr;
 mod stop;
 mod table;
 #[cfg(feature = "model")]
@@ -37,12 +38,15 @@ mod units;
 mod verify;
 mod view;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+use stderr::Stderr;
 
 use crate::build;
 use crate::error::{Error, Result};
@@ -74,8 +78,9 @@ struct Common {
     #[arg(long, global = true)]
     json: bool,
     /// Threads to use [default: all cores]
-    #[arg(short = 't', long, global = true, value_name = "N", env = "COMPRESS_MODEL_THREADS")]
-    threads: Option<std::num::NonZeroUsize>,
+    #[arg(short = 't', long, global = true, value_name = "N", env = "COMPRESS_MODEL_THREADS",
+        value_parser = parse_threads)]
+    threads: Option<NonZeroUsize>,
     /// Seed of everything random; the same seed gives the same bytes
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -88,20 +93,22 @@ struct Common {
     /// No progress and no warnings
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// Whether the process was started to outlive its terminal.
+    #[arg(skip)]
+    ignores_hangup: bool,
 }
 
 impl Common {
     /// Says on stderr why the command ends with `code`.
     fn fail(&self, why: &dyn std::fmt::Display, code: u8) {
-        match self.log_format {
-            LogFormat::Text => eprintln!("compress-model: error: {why}"),
-            LogFormat::Json => {
-                let line = serde_json::json!({
-                    "level": "ERROR", "message": why.to_string(), "exit_code": code
-                });
-                eprintln!("{line}");
-            }
-        }
+        let line = match self.log_format {
+            LogFormat::Text => format!("compress-model: error: {why}"),
+            LogFormat::Json => serde_json::json!({
+                "level": "ERROR", "message": why.to_string(), "exit_code": code
+            })
+            .to_string(),
+        };
+        let _ = writeln!(Stderr, "{line}");
     }
 }
 
@@ -161,15 +168,19 @@ enum Command {
     View(view::ViewArgs),
 }
 
-/// Runs the command with the process's arguments and returns its exit code.
+/// Runs the command with the process's arguments and returns its exit code. `ignores_hangup` says
+/// whether the process was started to outlive its terminal; else SIGHUP stops a run as SIGTERM does.
 #[must_use]
-pub fn main() -> u8 {
+pub fn main(ignores_hangup: bool) -> u8 {
     if asks_for_build(std::env::args_os().skip(1)) {
         let _ = print_text(&build::describe());
         return 0;
     }
     let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+        Ok(mut cli) => {
+            cli.common.ignores_hangup = ignores_hangup;
+            cli
+        }
         Err(e) => {
             let _ = e.print();
             return u8::try_from(e.exit_code()).unwrap_or(UNEXPECTED);
@@ -230,7 +241,7 @@ impl From<io::Error> for Failure {
 }
 
 fn run(cli: &Cli) -> std::result::Result<(), Failure> {
-    let threads = cli.common.threads.map_or(0, std::num::NonZeroUsize::get);
+    let threads = cli.common.threads.map_or(0, bounded_threads);
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Failure::Pool)?;
     pool.install(|| match &cli.command {
@@ -262,6 +273,23 @@ fn run(cli: &Cli) -> std::result::Result<(), Failure> {
     })
 }
 
+/// The threads to start where `asked` are asked for: more than some a core only take memory.
+fn bounded_threads(asked: NonZeroUsize) -> usize {
+    const PER_CORE: usize = 4;
+    const ALWAYS: usize = 64;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = (PER_CORE * cores).max(ALWAYS);
+    if asked.get() > most {
+        tracing::warn!("--threads {asked}: {most} are started; this machine has {cores} cores");
+    }
+    asked.get().min(most)
+}
+
+/// Parses a number of threads.
+fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a whole number, 1 or more".to_owned())
+}
+
 /// Logs go to stderr; `RUST_LOG` overrides the flags.
 fn start_logging(common: &Common) {
     let level = match (common.quiet, common.verbose) {
@@ -270,8 +298,14 @@ fn start_logging(common: &Common) {
         (false, 1) => LevelFilter::INFO,
         (false, _) => LevelFilter::DEBUG,
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let mut filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    if !common.quiet && level == LevelFilter::WARN {
+        let minutes = format!("{}=info", bar::TARGET);
+        filter = filter.add_directive(minutes.parse().expect("invariant: a target and a level"));
+    }
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log =
+        tracing_subscriber::fmt().with_ansi(colours).with_env_filter(filter).with_writer(|| Stderr);
     match common.log_format {
         LogFormat::Text => log.without_time().with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -309,29 +343,22 @@ fn human_db(db: Option<f64>) -> String {
     db.map_or("exact".to_owned(), |db| format!("{db:.2} dB"))
 }
 
-/// Parses `5GB`, `300MB`, `1GiB` or a number of bytes.
+/// Parses `5GB`, `5G`, `300 mb`, `1GiB` or a number of bytes.
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 8] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("KB", 1_000),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-    ];
-    let (number, unit) = UNITS
+    const UNITS: [(&str, u64); 4] =
+        [("k", 1_000), ("m", 1_000_000), ("g", 1_000_000_000), ("t", 1_000_000_000_000)];
+    const BINARY: [(&str, u64); 4] =
+        [("ki", 1 << 10), ("mi", 1 << 20), ("gi", 1 << 30), ("ti", 1 << 40)];
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.strip_suffix('b').unwrap_or(&lower);
+    let (number, unit) = BINARY
         .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
-        .unwrap_or((text, 1));
-    let bytes =
-        number.trim().parse::<f64>().map_err(|_| format!("{text:?} is not a size"))? * unit as f64;
-    if bytes >= 1.0 && bytes < u64::MAX as f64 {
-        Ok(bytes as u64)
-    } else {
-        Err(format!("{text:?} is out of range"))
-    }
+        .chain(&UNITS)
+        .find_map(|(name, unit)| Some((bare.strip_suffix(name)?, *unit)))
+        .unwrap_or((bare, 1));
+    let wrong = || "must be a size such as 5GB, 300MB, 1.5GiB or a number of bytes".to_owned();
+    let bytes = number.trim().parse::<f64>().map_err(|_| wrong())? * unit as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
@@ -348,8 +375,12 @@ mod tests {
     fn sizes() {
         assert_eq!(parse_bytes("5GB"), Ok(5_000_000_000));
         assert_eq!(parse_bytes("1.5 MiB"), Ok(1_572_864));
+        for two in ["2GB", "2G", "2gb", "2 g", "2000MB", "2000000000", "2000000000b"] {
+            assert_eq!(parse_bytes(two), Ok(2_000_000_000), "{two}");
+        }
+        assert_eq!(parse_bytes("1Ti"), Ok(1 << 40));
         assert_eq!(parse_bytes("70"), Ok(70));
-        for bad in ["", "GB", "-1GB", "0", "1e30TB", "5XB"] {
+        for bad in ["", "GB", "-1GB", "0", "1e30TB", "5XB", "nan", "inf", "5.5.5G"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(human_bytes(999), "999 B");

@@ -7,7 +7,7 @@ use clap::Args;
 use super::recipe_args::RecipeEdits;
 use super::train_args::{TrainArgs, read_text, watched};
 use super::{Common, Failure};
-use crate::checkpoint::{Checkpoint, check_output_path};
+use crate::checkpoint::Checkpoint;
 use crate::pipeline::{CompressedFolder, Plan};
 use crate::recipe::{Preset, Recipe};
 use crate::train::{QatStart, TrainOptions, TrainRequest, qat};
@@ -31,7 +31,8 @@ pub(super) struct QatArgs {
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "recipe"])]
     start: Option<PathBuf>,
     /// Windows of the text that the calibrated solution is computed on
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "start", default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..))]
     calibration_windows: u32,
 }
 
@@ -40,10 +41,11 @@ pub(super) fn run(args: &QatArgs, common: &Common) -> Result<(), Failure> {
     let output = &args.train.output;
     let inputs: Vec<&std::path::Path> =
         [Some(args.model.as_path()), args.start.as_deref()].into_iter().flatten().collect();
-    check_output_path(output, &inputs, args.train.overwrite)?;
+    args.train.check_output(&inputs)?;
     let start = args.start.as_deref().map(CompressedFolder::open).transpose()?;
     let mut recipe = match &args.start {
         Some(start) => {
+            args.edits.refuse_rules("with --start, whose recipe is kept")?;
             let mut recipe = Recipe::read(&start.join("recipe.toml"))?;
             // It may have been trained before, with settings of its own.
             recipe.train = None;

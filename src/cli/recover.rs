@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::train_args::{TrainArgs, read_text, watched};
 use super::{Common, Failure};
-use crate::checkpoint::{Checkpoint, check_output_path};
+use crate::checkpoint::Checkpoint;
 use crate::pipeline::{CompressedFolder, Plan};
 use crate::train::{TrainOptions, TrainRequest, recover, with_ranks};
 
@@ -31,7 +31,7 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), Failure> {
     let start = CompressedFolder::open(&args.folder)?;
     let checkpoint = Checkpoint::open(&args.against)?;
     let output = &args.train.output;
-    check_output_path(output, &[&args.folder, &args.against], args.train.overwrite)?;
+    args.train.check_output(&[&args.folder, &args.against])?;
     let mut recipe = with_ranks(&start, args.rank.map(|rank| rank as usize))?;
     recipe.refuse_transform("recover")?;
     // The folder may have been trained before, with settings of its own.

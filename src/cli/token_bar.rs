@@ -1,40 +1,27 @@
-//! Progress of an evaluation on stderr: a bar with tokens a second and the figures so far.
+//! Progress of an evaluation: tokens a second and the figures so far.
 
-use std::cell::RefCell;
-
-use indicatif::ProgressBar;
-
-use super::{Common, bar};
+use super::Common;
+use super::bar::Bar;
 use crate::eval::EvalProgress;
 
-/// Shows an evaluation's progress on a terminal.
+/// Shows an evaluation's progress.
 #[derive(Debug)]
-pub(super) struct TokenBar {
-    bar: RefCell<ProgressBar>,
-    visible: bool,
-}
+pub(super) struct TokenBar(Bar);
 
 impl TokenBar {
     pub(super) fn new(common: &Common) -> Self {
-        Self { bar: RefCell::new(ProgressBar::hidden()), visible: bar::visible(common) }
-    }
-}
-
-impl Drop for TokenBar {
-    fn drop(&mut self) {
-        self.bar.borrow().finish_and_clear();
+        Self(Bar::new(common))
     }
 }
 
 impl EvalProgress for TokenBar {
     fn begin(&self, phase: &'static str, tokens: u64) {
         let style = "{prefix:>13} [{bar:30}] {pos}/{len} tokens {per_sec} eta {eta} {msg}";
-        let bar = bar::bar(self.visible, tokens, style).with_prefix(phase);
-        self.bar.replace(bar).finish_and_clear();
+        self.0.begin(phase, tokens, style);
     }
 
     fn advance(&self, tokens: u64, figures: &str) {
-        let bar = self.bar.borrow();
+        let bar = self.0.get();
         bar.set_message(figures.to_owned());
         bar.inc(tokens);
         tracing::info!("{figures}");

@@ -1,15 +1,15 @@
 //! The flags of `qat` and `recover` that say how training goes, and its progress on stderr.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::bar::Bar;
 use super::progress::Display;
 use super::stop::stop_flag;
-use super::{Common, Failure, bar, human_bytes, print_json, print_text};
+use super::{Common, Failure, human_bytes, print_json, print_text};
+use crate::checkpoint::{Partial, check_output_path};
 use crate::error::{Error, Result};
 use crate::memory::peak_resident;
 use crate::model::{Model, ModelOptions};
@@ -50,12 +50,21 @@ pub(super) struct TrainArgs {
     /// Go on where an earlier run stopped
     #[arg(long)]
     pub(super) resume: bool,
+    /// Start again where an earlier run stopped, and drop what it did
+    #[arg(long, conflicts_with = "resume")]
+    restart: bool,
     /// Replace the output folder if it is there
     #[arg(long)]
-    pub(super) overwrite: bool,
+    overwrite: bool,
 }
 
 impl TrainArgs {
+    /// Checks that the output may be written, and drops what an earlier run left if it is to.
+    pub(super) fn check_output(&self, inputs: &[&Path]) -> Result<()> {
+        check_output_path(&self.output, inputs, self.overwrite)?;
+        if self.restart { Partial::drop_left(&self.output) } else { Ok(()) }
+    }
+
     /// The settings of `recipe` with the flags over them, which `recipe` then has too.
     pub(super) fn options(
         &self,
@@ -105,7 +114,8 @@ pub(super) fn watched(
     common: &Common,
     train: impl FnOnce(Watch<'_>) -> Result<TrainReport>,
 ) -> Result<(), Failure> {
-    let (stop, progress, coding) = (stop_flag(), TrainBar::new(common), Display::new(common));
+    let (stop, progress, coding) =
+        (stop_flag(common), TrainBar(Bar::new(common)), Display::new(common));
     let report = train(Watch { stop: &stop, progress: &progress, coding: &coding })?;
     drop((progress, coding));
     print(&report, common)
@@ -113,34 +123,18 @@ pub(super) fn watched(
 
 /// Shows training on a terminal, and as log lines with `--verbose`.
 #[derive(Debug)]
-struct TrainBar {
-    bar: RefCell<ProgressBar>,
-    visible: bool,
-}
-
-impl TrainBar {
-    fn new(common: &Common) -> Self {
-        Self { bar: RefCell::new(ProgressBar::hidden()), visible: bar::visible(common) }
-    }
-}
-
-impl Drop for TrainBar {
-    fn drop(&mut self) {
-        self.bar.borrow().finish_and_clear();
-    }
-}
+struct TrainBar(Bar);
 
 impl TrainProgress for TrainBar {
     fn begin(&self, stage: &'static str, steps: u64, done: u64) {
         let style = "{prefix:>13} [{bar:30}] {pos}/{len} eta {eta} {msg}";
-        let bar = bar::bar(self.visible, steps, style).with_prefix(stage);
+        let bar = self.0.begin(stage, steps, style);
         bar.set_position(done);
         bar.reset_eta();
-        self.bar.replace(bar).finish_and_clear();
     }
 
     fn step(&self, figures: &str) {
-        let bar = self.bar.borrow();
+        let bar = self.0.get();
         bar.set_message(figures.to_owned());
         bar.inc(1);
         let position = bar.position();
@@ -148,7 +142,7 @@ impl TrainProgress for TrainBar {
     }
 
     fn say(&self, line: &str) {
-        self.bar.borrow().suspend(|| tracing::info!("{line}"));
+        self.0.get().suspend(|| tracing::info!("{line}"));
     }
 }
 
