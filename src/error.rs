@@ -92,6 +92,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// Nothing is at a path that was given.
+    #[error("{}: no such file or folder{hint}", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+        /// What may have been meant, after a semicolon; empty without an idea.
+        hint: String,
+    },
     /// The output is there already.
     #[error("{}: already exists; pass --overwrite to replace it", path.display())]
     OutputExists {
@@ -158,7 +166,10 @@ impl Error {
             | Self::Model { .. } => 3,
             Self::Adapter(compress_model_lora::Error::Io { .. }) => 4,
             Self::Adapter(_) => 3,
-            Self::Io { .. } | Self::OutputExists { .. } | Self::DiskFull { .. } => 4,
+            Self::Io { .. }
+            | Self::Missing { .. }
+            | Self::OutputExists { .. }
+            | Self::DiskFull { .. } => 4,
             Self::Verification { .. } | Self::Gate { .. } => 6,
             Self::Memory { .. } => 5,
             Self::Stopped { .. } | Self::StoppedEarly => 75,

@@ -10,7 +10,9 @@ import numpy as np
 
 from . import astc, bc4, packed
 
-FORMAT_VERSION = (1, 2)
+FORMAT_VERSION = (1, 3)
+# What the part is that has the name of the tensor itself.
+FIRST_PARTS = {"grid2": "codes", "int4": "codes", "astc": "blocks", "bc4": "blocks"}
 CODECS = {"grid2": packed.grid2, "int4": packed.int4, "astc": astc.decode, "bc4": bc4.decode}
 DTYPES = {
     "BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
@@ -100,10 +102,12 @@ class Folder:
         return entry["to"] if entry["status"] == "tied" else None
 
     def stored(self, name):
-        """The stored parts of a tensor as they lie on the disk, by suffix; a kept tensor has the
-        suffix ""."""
-        parts = self.entries[name].get("parts", [])
-        return {part["name"][len(name) + 1 :]: self._file(part["file"]).array(part["name"]) for part in parts}
+        """The stored parts of a tensor as they lie on the disk, by what they are: "codes", "scales" and
+        so on; a kept tensor has one part "". The first part of a coded one has the tensor's own name."""
+        entry = self.entries[name]
+        first = FIRST_PARTS.get(entry.get("codec"), "")
+        kinds = {part["name"][len(name) + 1 :] or first: part for part in entry.get("parts", [])}
+        return {kind: self._file(part["file"]).array(part["name"]) for kind, part in kinds.items()}
 
     def adapter(self, name):
         """(A, B) of a tensor in float16, or None: its weight is decoded + B A."""

@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::positioned::read_exact_at;
-use crate::checkpoint::{Checkpoint, header};
+use crate::checkpoint::{Checkpoint, header, read_member};
 use crate::error::{Error, IoContext, Result};
 use crate::pipeline::manifest::same_major;
 use crate::pipeline::source_fingerprint;
@@ -74,11 +74,11 @@ impl Statistics {
     /// [`Error::Checkpoint`] if it holds no statistics, or some of another format.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(DESCRIPTION_FILE);
-        let length = std::fs::metadata(&path).at("read", &path)?.len();
-        if length > MAX_DESCRIPTION {
-            return Err(Error::checkpoint(&path, format!("{length} bytes is too large")));
-        }
-        let text = std::fs::read(&path).at("read", &path)?;
+        let text = read_member(&path, MAX_DESCRIPTION)?.ok_or_else(|| {
+            let message =
+                "has no statistics: neither a text file nor a folder that calibrate wrote";
+            Error::checkpoint(folder, message)
+        })?;
         let description: Description = serde_json::from_slice(&text)
             .map_err(|e| Error::checkpoint(&path, format!("no description of statistics: {e}")))?;
         if !same_major(&description.format_version, VERSION) {

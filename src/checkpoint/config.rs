@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{Error, IoContext, Result};
+use super::member::read_member;
+use crate::error::{Error, Result};
 
 /// A parsed `config.json`, kept whole so that it can be written back unchanged.
 #[derive(Debug, Clone)]
@@ -23,15 +24,7 @@ impl ModelConfig {
     /// [`Error::Io`] if it cannot be read, [`Error::Checkpoint`] if it is not a JSON object.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("config.json");
-        let len = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).at("read", &path),
-        };
-        if len > MAX_CONFIG_LEN {
-            return Err(Error::checkpoint(path, format!("{len} bytes is no model configuration")));
-        }
-        let text = std::fs::read(&path).at("read", &path)?;
+        let Some(text) = read_member(&path, MAX_CONFIG_LEN)? else { return Ok(None) };
         let json: Value = serde_json::from_slice(&text)
             .map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}")))?;
         if !json.is_object() {

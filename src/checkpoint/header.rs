@@ -39,6 +39,9 @@ pub struct HeaderEntry {
     pub end: u64,
 }
 
+/// How the files of Git LFS begin that stand for larger ones.
+pub(crate) const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec";
+
 /// A parsed header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -57,6 +60,11 @@ pub enum HeaderProblem {
     /// Fewer than eight bytes.
     #[error("not a safetensors file: only {0} bytes long")]
     TooShort(u64),
+    /// What Git has in a clone without Git LFS.
+    #[error(
+        "a Git LFS pointer instead of the weights; run git lfs pull in the folder it came from"
+    )]
+    LfsPointer,
     /// The length field asks for more than [`MAX_HEADER_LEN`].
     #[error("header claims {0} bytes; at most 100 MB are allowed")]
     TooLarge(u64),
@@ -196,6 +204,9 @@ pub fn read(file: &File, path: &Path, file_len: u64) -> Result<Header> {
     }
     let mut length = [0; LENGTH_FIELD as usize];
     read_exact_at(file, &mut length, 0).at("read", path)?;
+    if LFS_POINTER.starts_with(&length) {
+        return Err(refuse(HeaderProblem::LfsPointer));
+    }
     let claimed = u64::from_le_bytes(length);
     if claimed > MAX_HEADER_LEN {
         return Err(refuse(HeaderProblem::TooLarge(claimed)));

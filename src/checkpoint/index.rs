@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::member::read_member;
 use super::{Checkpoint, INDEX_FILE, SINGLE_FILE};
 use crate::error::{Error, IoContext, Result};
 
@@ -51,7 +52,10 @@ pub(super) fn find_shards(folder: &Path) -> Result<Shards> {
     names.sort_unstable();
     names.dedup();
     for name in &names {
-        let tensor = || index.weight_map.iter().find(|(_, file)| *file == name).map(|(t, _)| t);
+        let tensor = || {
+            let wanted = index.weight_map.iter().find(|(_, file)| *file == name);
+            wanted.map_or("", |(tensor, _)| tensor.as_str())
+        };
         if !is_plain_file_name(name) {
             return Err(Error::checkpoint(
                 &index_path,
@@ -77,11 +81,8 @@ pub(super) fn find_shards(folder: &Path) -> Result<Shards> {
 
 fn read_index(folder: &Path, path: &Path) -> Result<RawIndex> {
     check_contained(folder, path)?;
-    let len = std::fs::metadata(path).at("read", path)?.len();
-    if len > MAX_INDEX_LEN {
-        return Err(Error::checkpoint(path, format!("{len} bytes is too large for a shard index")));
-    }
-    let text = std::fs::read(path).at("read", path)?;
+    let text = read_member(path, MAX_INDEX_LEN)?
+        .ok_or_else(|| Error::checkpoint(path, "went away while it was read"))?;
     let index: RawIndex = serde_json::from_slice(&text)
         .map_err(|e| Error::checkpoint(path, format!("not a valid shard index: {e}")))?;
     if index.weight_map.is_empty() {
@@ -108,12 +109,12 @@ fn is_plain_file_name(name: &str) -> bool {
 }
 
 /// Refuses a file that a symbolic link puts outside the checkpoint. The Hugging Face cache is the
-/// one exception: its `snapshots/<revision>/` folders link to `../../blobs/`.
+/// one exception: see [`cache_blobs`].
 pub(super) fn check_contained(folder: &Path, path: &Path) -> Result<()> {
     let folder = folder.canonicalize().at("resolve", folder)?;
     let target = path.canonicalize().at("resolve", path)?;
-    let inside =
-        target.starts_with(&folder) || cache_blobs(&folder).is_some_and(|b| target.starts_with(b));
+    let inside = target.starts_with(&folder)
+        || cache_blobs(&folder).iter().any(|blobs| target.starts_with(blobs));
     if inside && target.is_file() {
         return Ok(());
     }
@@ -125,12 +126,22 @@ pub(super) fn check_contained(folder: &Path, path: &Path) -> Result<()> {
     Err(Error::checkpoint(path, why))
 }
 
-fn cache_blobs(folder: &Path) -> Option<PathBuf> {
-    let snapshots = folder.parent()?;
-    if snapshots.file_name()? != "snapshots" {
-        return None;
+/// Where a folder of the Hugging Face cache may have its files: `HUB/models--NAME/snapshots/REVISION`, or
+/// a folder in it, links to `HUB/models--NAME/blobs`, which since huggingface_hub 2 links on to
+/// `HUB/blobs`, one store for all repositories. Of any other folder nowhere.
+fn cache_blobs(folder: &Path) -> Vec<PathBuf> {
+    let revision = folder.ancestors().find(|folder| {
+        folder.parent().and_then(Path::file_name).is_some_and(|name| name == "snapshots")
+    });
+    let Some(repository) = revision.and_then(|revision| revision.ancestors().nth(2)) else {
+        return Vec::new();
+    };
+    let mut blobs = vec![repository.join("blobs")];
+    let name = repository.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(hub) = repository.parent().filter(|_| name.contains("--")) {
+        blobs.push(hub.join("blobs"));
     }
-    Some(snapshots.parent()?.join("blobs"))
+    blobs
 }
 
 /// Checks that the index and the shards name the same tensors in the same files.

@@ -4,17 +4,21 @@
 //! against its files, duplicates, sizes, symbolic links. After it, reading a tensor can only fail
 //! if the disk does.
 
+mod claim;
 pub mod config;
 pub mod dtype;
 mod gguf;
+mod given;
 pub mod header;
 mod index;
+mod member;
 pub mod order;
 mod partial;
 pub(crate) mod positioned;
 pub mod role;
 mod shard_writer;
 mod sidecars;
+mod single_file;
 mod staging;
 
 use std::collections::HashMap;
@@ -30,9 +34,12 @@ use dtype::AlignedBytes;
 use positioned::read_exact_at;
 use role::Role;
 
+pub use given::check_given;
+pub(crate) use member::{read_json, read_member};
 pub(crate) use partial::{Dependency, Partial};
 pub use shard_writer::{OutputTensor, Placement, ShardLayout, ShardWriter};
-pub use sidecars::{copy_sidecars, find_sidecars};
+pub use sidecars::{check_sidecars, copy_sidecars, find_sidecars};
+pub(crate) use single_file::SingleFile;
 pub use staging::{Staging, check_output_path, disk_free};
 pub(crate) use staging::{write_file, write_json};
 
@@ -115,13 +122,10 @@ impl Checkpoint {
         if crate::gguf::is_gguf(folder) {
             return gguf::open(folder)?.sorted();
         }
+        check_given(folder)?;
         if !folder.is_dir() {
-            let message = if folder.is_file() {
-                "is a file; give the checkpoint folder that holds config.json and the weights, or a \
-                 GGUF file"
-            } else {
-                "no such folder"
-            };
+            let message = "is a file; give the checkpoint folder that holds config.json and the \
+                           weights, or a GGUF file";
             return Err(Error::checkpoint(folder, message));
         }
         let config = ModelConfig::read(folder)?;

@@ -56,6 +56,19 @@ pub fn find_sidecars(folder: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Checks that the files of [`find_sidecars`] can be read, which should be known before the work whose
+/// result they are copied to.
+///
+/// # Errors
+/// As [`find_sidecars`], and [`crate::Error::Io`] for one that cannot be opened.
+pub fn check_sidecars(folder: &Path) -> Result<()> {
+    for name in find_sidecars(folder)? {
+        let path = folder.join(name);
+        fs::File::open(&path).at("open", &path)?;
+    }
+    Ok(())
+}
+
 /// Copies the files of [`find_sidecars`] and returns their names.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::claim::Claim;
 use crate::error::{Error, IoContext, Result};
 
 /// Files that mark a folder as a model, which `--overwrite` may replace.
@@ -89,20 +90,20 @@ pub fn disk_free(folder: &Path) -> Option<u64> {
 pub struct Staging {
     folder: PathBuf,
     target: PathBuf,
-    /// Whether the folder goes with the value.
-    temporary: bool,
+    /// Of a folder that goes with the value.
+    claim: Option<Claim>,
 }
 
 impl Staging {
-    /// Creates the temporary folder beside `target`, which [`check_output_path`] has accepted.
+    /// Creates the temporary folder beside `target`, which [`check_output_path`] has accepted, and
+    /// removes those that killed processes left there.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be created.
     pub fn create(target: &Path) -> Result<Self> {
-        let name = format!(".{}.partial-{}", name_of(target), std::process::id());
-        let folder = parent_of(target).join(name);
-        fs::create_dir(&folder).at("create", &folder)?;
-        Ok(Self { folder, target: target.to_path_buf(), temporary: true })
+        let claim = Claim::folder(target)?;
+        let folder = claim.path().to_path_buf();
+        Ok(Self { folder, target: target.to_path_buf(), claim: Some(claim) })
     }
 
     /// Stages in `folder`, which may be there already and stays if it does not become the target.
@@ -111,7 +112,7 @@ impl Staging {
     /// [`Error::Io`] if it cannot be created.
     pub(crate) fn lasting(folder: PathBuf, target: &Path) -> Result<Self> {
         fs::create_dir_all(&folder).at("create", &folder)?;
-        Ok(Self { folder, target: target.to_path_buf(), temporary: false })
+        Ok(Self { folder, target: target.to_path_buf(), claim: None })
     }
 
     /// Where to write.
@@ -150,7 +151,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.temporary {
+        if self.claim.is_some() {
             // After a commit the folder has its new name and there is nothing to remove.
             let _ = fs::remove_dir_all(&self.folder);
         }

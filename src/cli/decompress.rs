@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::Display;
+use super::stop::stop_flag;
 use super::{Common, Failure, human_bytes, print_json, print_text};
 use crate::checkpoint::check_output_path;
 use crate::pipeline::{AdapterMode, CompressedFolder, DecompressOptions, OutputDtype, decompress};
@@ -38,7 +39,7 @@ pub(super) fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure>
         adapters: args.adapters,
         max_shard_bytes: args.max_shard_size,
     };
-    let display = Display::new(common);
+    let display = Display::stoppable(common, stop_flag(common));
     let report = decompress(&input, &args.output, options, &display)?;
     drop(display);
     if common.json {

@@ -148,7 +148,7 @@ fn render(report: &Report) -> String {
             found.ctx,
             about.scored_tokens
         );
-        text += &format!("perplexity  {}", plus_minus(scores.perplexity, 4));
+        text += &format!("perplexity  {}", perplexity(scores.perplexity, scores.ln_perplexity));
         text += &scores.comparison.as_ref().map_or("\n".to_owned(), render_comparison);
     }
     if let Some(tasks) = &found.tasks {
@@ -178,8 +178,8 @@ fn render(report: &Report) -> String {
 fn render_comparison(c: &Comparison) -> String {
     let mut text = format!(
         ", original {}\nratio       {}, ln {}\n",
-        plus_minus(c.perplexity_against, 4),
-        plus_minus(c.perplexity_ratio, 4),
+        perplexity(c.perplexity_against, c.ln_perplexity_against),
+        perplexity(c.perplexity_ratio, c.ln_perplexity_ratio),
         plus_minus(c.ln_perplexity_ratio, 5)
     );
     let row = |name: &str, s: &Spread| {
@@ -231,6 +231,14 @@ fn render_tasks(tasks: &TaskScores) -> String {
             ],
         )
     )
+}
+
+/// A perplexity, or its ln where the number itself is too large.
+fn perplexity(found: Estimate, ln: Estimate) -> String {
+    match found.mean.is_finite() {
+        true => plus_minus(found, 4),
+        false => format!("over 1e308 (ln {})", plus_minus(ln, 4)),
+    }
 }
 
 fn plus_minus(e: Estimate, digits: usize) -> String {

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use regex::Regex;
 
 use super::progress::Display;
+use super::stop::stop_flag;
 use super::{Common, Failure, human_bytes, print_json, print_text};
 use crate::checkpoint::check_output_path;
 use crate::error::{Error, Result};
@@ -15,6 +16,13 @@ use crate::export::{
 };
 use crate::gguf;
 use crate::pipeline::{AdapterMode, CompressedFolder, OutputDtype};
+use crate::recipe::compile;
+
+/// Largest side of a texture unless asked otherwise: what desktop GPUs take.
+const MAX_DIMENSION: u32 = 16384;
+
+/// Largest weights file unless asked otherwise, as MLX has it.
+const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -56,12 +64,11 @@ enum Format {
 #[command(next_help_heading = "Textures")]
 struct TextureArgs {
     /// Only tensors whose name matches; may be repeated
-    #[arg(long, value_name = "REGEX", value_parser = Regex::new)]
+    #[arg(long, value_name = "REGEX", value_parser = compile)]
     tensor: Vec<Regex>,
-    /// Largest side of a texture; larger matrices become tiles in the layers of an array
-    #[arg(long, value_name = "TEXELS", default_value_t = 16384,
-        value_parser = clap::value_parser!(u32).range(12..1 << 24))]
-    max_dimension: u32,
+    /// Largest side of a texture; larger matrices become tiles in the layers of an array [default: 16384]
+    #[arg(long, value_name = "TEXELS", value_parser = clap::value_parser!(u32).range(12..1 << 24))]
+    max_dimension: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -73,12 +80,12 @@ struct ModelArgs {
     /// Type of decoded weights, and of MLX's scales [default: f16; with --exact: f32]
     #[arg(long, value_enum)]
     dtype: Option<ModelDtype>,
-    /// Add adapters into their weights, which are decoded then, or leave them out
-    #[arg(long, value_enum, default_value_t = Adapters::Merge)]
-    adapters: Adapters,
-    /// Largest size of a weights file of an MLX folder
-    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, default_value = super::DEFAULT_SHARD_SIZE)]
-    max_shard_size: u64,
+    /// Add adapters into their weights, which are decoded then, or leave them out [default: merge]
+    #[arg(long, value_enum)]
+    adapters: Option<Adapters>,
+    /// Largest size of a weights file of an MLX folder [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes)]
+    max_shard_size: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -101,10 +108,13 @@ impl From<Adapters> for AdapterMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ModelDtype {
     /// fp16.
+    #[value(alias = "float16", alias = "fp16")]
     F16,
     /// bf16.
+    #[value(alias = "bfloat16")]
     Bf16,
     /// fp32.
+    #[value(alias = "float32", alias = "fp32")]
     F32,
     /// GGUF only: 8 bits and a scale for each 32 weights.
     #[value(name = "q8_0")]
@@ -115,9 +125,37 @@ impl ModelArgs {
     fn dtype(&self) -> ModelDtype {
         self.dtype.unwrap_or(if self.exact { ModelDtype::F32 } else { ModelDtype::F16 })
     }
+
+    fn adapters(&self) -> AdapterMode {
+        self.adapters.unwrap_or(Adapters::Merge).into()
+    }
+}
+
+/// Refuses flags that say nothing to the format.
+fn check_flags(args: &ExportArgs) -> Result<()> {
+    let (textures, models) = (&args.textures, &args.models);
+    let is_texture = matches!(args.format, Format::Ktx2 | Format::Astc);
+    let is_model = matches!(args.format, Format::Mlx | Format::Gguf);
+    let given = [
+        ("--tensor", !textures.tensor.is_empty(), is_texture),
+        ("--max-dimension", textures.max_dimension.is_some(), is_texture),
+        ("--exact", models.exact, is_model),
+        ("--dtype", models.dtype.is_some(), is_model),
+        ("--adapters", models.adapters.is_some(), is_model),
+        ("--max-shard-size", models.max_shard_size.is_some(), args.format == Format::Mlx),
+    ];
+    match given.iter().find(|(_, given, applies)| *given && !applies) {
+        None => Ok(()),
+        Some((flag, ..)) => {
+            let format = args.format.to_possible_value();
+            let format = format.as_ref().map_or("this", |value| value.get_name());
+            Err(Error::Usage(format!("{flag} has no meaning for --format {format}")))
+        }
+    }
 }
 
 pub(super) fn run(args: &ExportArgs, common: &Common) -> Result<(), Failure> {
+    check_flags(args)?;
     let input = CompressedFolder::open(&args.compressed)?;
     check_output(args)?;
     match args.format {
@@ -173,9 +211,9 @@ fn run_textures(
     let options = ExportOptions {
         format,
         tensors: args.textures.tensor.clone(),
-        max_dimension: args.textures.max_dimension,
+        max_dimension: args.textures.max_dimension.unwrap_or(MAX_DIMENSION),
     };
-    let display = Display::new(common);
+    let display = Display::stoppable(common, stop_flag(common));
     let report = export(input, &args.output, &options, &display)?;
     drop(display);
     if common.json {
@@ -201,11 +239,11 @@ fn run_mlx(input: &CompressedFolder, args: &ExportArgs, common: &Common) -> Resu
     };
     let options = MlxOptions {
         dtype,
-        adapters: args.models.adapters.into(),
+        adapters: args.models.adapters(),
         exact: args.models.exact,
-        max_shard_bytes: args.models.max_shard_size,
+        max_shard_bytes: args.models.max_shard_size.unwrap_or(MAX_SHARD_BYTES),
     };
-    let display = Display::new(common);
+    let display = Display::stoppable(common, stop_flag(common));
     let report = export_mlx(input, &args.output, options, &display)?;
     drop(display);
     if common.json {
@@ -228,9 +266,8 @@ fn run_gguf(input: &CompressedFolder, args: &ExportArgs, common: &Common) -> Res
         ModelDtype::F32 => GgufDtype::F32,
         ModelDtype::Q8_0 => GgufDtype::Q8_0,
     };
-    let options =
-        GgufOptions { dtype, adapters: args.models.adapters.into(), exact: args.models.exact };
-    let display = Display::new(common);
+    let options = GgufOptions { dtype, adapters: args.models.adapters(), exact: args.models.exact };
+    let display = Display::stoppable(common, stop_flag(common));
     let report = export_gguf(input, &args.output, options, &display)?;
     drop(display);
     if common.json {

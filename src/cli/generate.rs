@@ -35,10 +35,10 @@ pub(super) struct GenerateArgs {
     )]
     temperature: f64,
     /// Draw from the most probable tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, requires = "temperature")]
     top_p: f64,
     /// Draw from this many of the most probable tokens; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "temperature")]
     top_k: usize,
     #[command(flatten)]
     network: NetworkArgs,
@@ -92,7 +92,8 @@ pub(super) fn run(args: &GenerateArgs, common: &Common) -> Result<(), Failure> {
         return print_json(&Report { prompt, sampling, network, model, against, tokens_alike });
     }
     if let Some(alike) = tokens_alike {
-        print_text(&format!("=== the first {alike} tokens are alike\n"))?;
+        let plural = if alike == 1 { " is" } else { "s are" };
+        print_text(&format!("=== the first {alike} token{plural} alike\n"))?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// Of a preset, show the variant that compress takes with --calibration
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recipe")]
     calibrated: bool,
     /// Cut the work into N units for many machines, and write them to the file of --output; see
     /// `work` and `merge`

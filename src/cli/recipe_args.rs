@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+#[cfg(feature = "model")]
+use crate::error::Error;
 use crate::error::Result;
 use crate::recipe::{Overrides, Preset, Recipe};
 
@@ -49,6 +51,16 @@ impl RecipeArgs {
 }
 
 impl RecipeEdits {
+    /// Refuses rules where no recipe takes them.
+    #[cfg(feature = "model")]
+    pub(super) fn refuse_rules(&self, why: &str) -> Result<()> {
+        let given = [("--tensor-type", &self.tensor_type), ("--ignore", &self.ignore)];
+        match given.iter().find(|(_, rules)| !rules.is_empty()) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Error::Usage(format!("{flag} has no meaning {why}"))),
+        }
+    }
+
     /// `recipe` with the overrides in front.
     pub(super) fn put_before(&self, recipe: Recipe) -> Result<Recipe> {
         recipe.with_overrides(&Overrides {

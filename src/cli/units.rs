@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::Display;
+use super::stop::stop_flag;
 use super::{Common, Failure, human_bytes, human_db, print_json, print_text};
 use crate::pipeline::units;
 
@@ -59,7 +60,7 @@ pub(super) struct MergeArgs {
 }
 
 pub(super) fn merge(args: &MergeArgs, common: &Common) -> Result<(), Failure> {
-    let display = Display::new(common);
+    let display = Display::stoppable(common, stop_flag(common));
     let model = args.model.as_deref();
     let report =
         units::merge(&args.units, &args.pieces, model, &args.output, args.overwrite, &display)?;

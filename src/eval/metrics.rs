@@ -10,8 +10,10 @@ use super::stream::Predictions;
 /// How well the model predicts the text, alone and beside the original.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextScores {
-    /// exp of the mean negative log-likelihood of the scored tokens.
+    /// exp of [`Self::ln_perplexity`]; infinite, null in JSON, where f64 does not hold it.
     pub perplexity: Estimate,
+    /// The mean negative log-likelihood of the scored tokens, in nats.
+    pub ln_perplexity: Estimate,
     /// Beside the original, if there is one.
     #[serde(flatten)]
     pub comparison: Option<Comparison>,
@@ -22,6 +24,8 @@ pub struct TextScores {
 pub struct Comparison {
     /// The original's perplexity.
     pub perplexity_against: Estimate,
+    /// Its ln.
+    pub ln_perplexity_against: Estimate,
     /// ln of the ratio of the perplexities. Its error is that of the mean difference a token,
     /// so that what both models find hard does not count.
     pub ln_perplexity_ratio: Estimate,
@@ -74,7 +78,8 @@ impl Spread {
 impl TextScores {
     pub(super) fn of(found: &Predictions) -> Self {
         let comparison = (!found.against.is_empty()).then(|| Comparison::of(found));
-        Self { perplexity: mean_nll(&found.model).exp(), comparison }
+        let ln_perplexity = mean_nll(&found.model);
+        Self { perplexity: ln_perplexity.exp(), ln_perplexity, comparison }
     }
 }
 
@@ -84,9 +89,11 @@ impl Comparison {
         let each = |value: fn(&Prediction, &Prediction) -> f64| {
             Estimate::of(pairs().map(move |(model, against)| value(model, against)))
         };
+        let ln_perplexity_against = mean_nll(&found.against);
         let ln_perplexity_ratio = each(|model, against| model.nll - against.nll);
         Self {
-            perplexity_against: mean_nll(&found.against).exp(),
+            perplexity_against: ln_perplexity_against.exp(),
+            ln_perplexity_against,
             ln_perplexity_ratio,
             perplexity_ratio: ln_perplexity_ratio.exp(),
             kld: Spread::of(&found.kld),

@@ -8,10 +8,14 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::checkpoint::config::ModelConfig;
-use crate::error::{Error, IoContext, Result};
+use crate::checkpoint::{check_given, read_json, read_member};
+use crate::error::{Error, Result};
 
 /// Name of the tokenizer in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Largest tokenizer read.
+const MAX_TOKENIZER: u64 = 512 << 20;
 
 /// Whether names of special tokens in a text stand for those tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +61,14 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Checkpoint`] if the tokenizer is missing or not understood.
     pub fn open(folder: &Path) -> Result<Self> {
+        check_given(folder)?;
         let path = folder.join(TOKENIZER_FILE);
-        if !path.is_file() {
-            return Err(Error::checkpoint(
+        let bytes = read_member(&path, MAX_TOKENIZER)?.ok_or_else(|| {
+            Error::checkpoint(
                 folder,
                 format!("has no {TOKENIZER_FILE}; copy the one of the original model into it"),
-            ));
-        }
-        let bytes = std::fs::read(&path).at("read", &path)?;
+            )
+        })?;
         let refused = |e: tokenizers::Error| {
             Error::checkpoint(&path, format!("is no tokenizer that can be read: {e}"))
         };
@@ -74,7 +78,7 @@ impl TextTokenizer {
         tokenizer.with_padding(None);
         let mut literal = tokenizer.clone();
         literal.set_encode_special_tokens(true);
-        let settings = read_object(&folder.join("tokenizer_config.json"))?;
+        let settings = read_json(&folder.join("tokenizer_config.json"))?;
         let bos = first_token(&tokenizer, &settings).map_err(refused)?;
         let eos = end_tokens(folder)?;
         Ok(Self { path, tokenizer, literal, bos, eos })
@@ -142,7 +146,7 @@ fn first_token(tokenizer: &Tokenizer, settings: &Value) -> tokenizers::Result<Op
 
 /// `eos_token_id`, a number or a list, of `generation_config.json`, else of `config.json`.
 fn end_tokens(folder: &Path) -> Result<Vec<u32>> {
-    let generation = read_object(&folder.join("generation_config.json"))?;
+    let generation = read_json(&folder.join("generation_config.json"))?;
     let config = ModelConfig::read(folder)?.map_or(Value::Null, |c| c.json().clone());
     let candidates = [
         &generation["eos_token_id"],
@@ -156,14 +160,4 @@ fn end_tokens(folder: &Path) -> Result<Vec<u32>> {
         Some(value) => id(value).into_iter().collect(),
         None => Vec::new(),
     })
-}
-
-/// A JSON file, or null if it is not there.
-fn read_object(path: &Path) -> Result<Value> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| Error::checkpoint(path, format!("not valid JSON: {e}"))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(e) => Err(e).at("read", path),
-    }
 }

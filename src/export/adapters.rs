@@ -10,8 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::gguf::Model;
-use super::single_file::SingleFile;
-use crate::checkpoint::{OutputTensor, ShardLayout, ShardWriter, Staging, write_json};
+use crate::checkpoint::{OutputTensor, ShardLayout, ShardWriter, SingleFile, Staging, write_json};
 use crate::error::{Error, IoContext, Result};
 use crate::gguf::{HeaderWriter, RowOrder, TensorType, to_gguf};
 use crate::pipeline::CompressedFolder;
@@ -178,7 +177,7 @@ pub fn export_gguf_adapters(input: &CompressedFolder, output: &Path) -> Result<A
         }
         names.push((name, order));
     }
-    let file = SingleFile::create(output);
+    let file = SingleFile::create(output)?;
     let writer = header.create(file.path())?;
     for ((index, entry, rank), (name, order)) in adapters.iter().zip(&names) {
         let adapter = read(input, *index)?;

@@ -16,7 +16,6 @@ mod mlx;
 mod npy;
 mod precision;
 mod rows;
-mod single_file;
 mod texture;
 mod tiling;
 
@@ -97,6 +96,7 @@ pub fn export(
     progress.begin("exporting", jobs.iter().map(|job| job.blocks.byte_len).sum());
     let staging = Staging::create(output)?;
     let run = |job: &Job| -> Result<Exported> {
+        progress.check_stopped()?;
         let exported = job.write(input, options.format, staging.folder())?;
         progress.advance(job.blocks.byte_len);
         progress.tensor(&format!("{} -> {}", exported.name, exported.file));

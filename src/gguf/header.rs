@@ -71,6 +71,9 @@ impl Header {
             return Err("is no GGUF file".to_owned());
         }
         let version = reader.u32()?;
+        if (2..=3).contains(&version.swap_bytes()) {
+            return Err("is a big-endian GGUF file; only little-endian ones are read".to_owned());
+        }
         if !(2..=3).contains(&version) {
             return Err(format!("GGUF version {version}; versions 2 and 3 are read"));
         }

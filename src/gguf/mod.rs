@@ -7,6 +7,8 @@ pub(crate) mod pre_tokenizer;
 mod tensor_type;
 mod write;
 
+use std::io::Read;
+
 pub(crate) use header::{Header, Info, Value};
 pub(crate) use names::{Family, ROPE_FACTORS, RowOrder, families, to_gguf, to_hf};
 pub(crate) use tensor_type::TensorType;
@@ -21,7 +23,8 @@ pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 /// Whether `path` is a file that begins as a GGUF file does.
 pub(crate) fn is_gguf(path: &std::path::Path) -> bool {
     let mut start = [0; MAGIC.len()];
-    let read =
-        std::fs::File::open(path).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut start));
-    read.is_ok() && start == MAGIC
+    // A pipe is not opened: that would wait for somebody who writes.
+    path.is_file()
+        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == MAGIC
 }

@@ -98,7 +98,7 @@ impl HeaderWriter {
         head.extend(self.values);
         head.extend(self.infos);
         head.resize(head.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
-        let file = File::create_new(path).at("create", path)?;
+        let file = File::create(path).at("create", path)?;
         write_all_at(&file, &head, 0).at("write", path)?;
         let data_start = head.len() as u64;
         file.set_len(data_start + self.data_len).at("extend", path)?;

@@ -64,8 +64,11 @@ pub(super) fn model_card(checkpoint: &Checkpoint, manifest: &Manifest) -> String
          | bits per weight, all tensors | {bpw:.3} |\n\
          | bits per weight, coded linear layers with adapters | {linear:.3} |\n\
          | tensors coded, kept, tied | {coded}, {kept}, {tied} |\n\n{transform}\
-         `manifest.json` says what became of every tensor. `compress-model decompress` turns the \
-         folder back into plain weights; `compress-model verify` checks it.\n",
+         `manifest.json` says what became of every tensor. transformers, vLLM and other programs do \
+         not read this folder; what they load is what `compress-model decompress FOLDER -o PLAIN` \
+         writes, plain weights, or an export (`compress-model export --help`: MLX, GGUF, textures). \
+         `compress-model verify FOLDER` checks the folder, `compress-model eval` and `generate` run \
+         it as it is.\n",
         recipe = manifest.recipe,
         name = base.unwrap_or("A model"),
         tool = manifest.tool,

@@ -17,7 +17,7 @@ use super::solved::{SolveReport, Solver, Spool};
 use super::{card, scan, waves};
 use crate::build;
 use crate::checkpoint::{
-    Checkpoint, Dependency, Partial, ShardWriter, Staging, copy_sidecars, disk_free,
+    Checkpoint, Dependency, Partial, ShardWriter, Staging, check_sidecars, copy_sidecars, disk_free,
 };
 use crate::error::{Error, IoContext, Result};
 
@@ -155,6 +155,7 @@ impl Run<'_> {
             check_disk(self.plan, output)?;
         }
         check_transformed(self.plan)?;
+        check_sidecars(self.checkpoint.folder())?;
         let start = Instant::now();
         self.progress.begin("checking", source_bytes(self.checkpoint));
         let scan = scan::scan(self.checkpoint, &self.plan.tensors, self.progress)?;

@@ -17,7 +17,8 @@ use crate::checkpoint::dtype::{
     AlignedBytes, bytes_per_weight, from_f32, is_codable, parse_dtype, to_f32,
 };
 use crate::checkpoint::{
-    OutputTensor, ShardLayout, ShardWriter, Staging, Tensor, copy_sidecars, write_json,
+    OutputTensor, ShardLayout, ShardWriter, Staging, Tensor, check_sidecars, copy_sidecars,
+    write_json,
 };
 use crate::error::{Error, IoContext, Result};
 
@@ -30,10 +31,13 @@ pub enum OutputDtype {
     /// What the source had.
     Source,
     /// fp16.
+    #[value(alias = "float16", alias = "fp16")]
     F16,
     /// bf16.
+    #[value(alias = "bfloat16")]
     Bf16,
     /// fp32.
+    #[value(alias = "float32", alias = "fp32")]
     F32,
 }
 
@@ -97,6 +101,7 @@ pub fn decompress(
     let layout = run.layout();
     let written: Vec<&OutputTensor> = run.outputs.iter().flatten().collect();
     let bytes = written.iter().map(|t| t.byte_len()).sum();
+    check_sidecars(input.stored.folder())?;
     progress.begin("decompressing", bytes);
     let staging = Staging::create(output)?;
     let writer = ShardWriter::create(staging.folder(), layout)?;
@@ -112,6 +117,7 @@ pub fn decompress(
         },
         |job, adapters| run.work(job, adapters),
         |job, bytes: Vec<u8>| {
+            progress.check_stopped()?;
             let (entry, from) = run.destination(&job);
             let name = &input.manifest.tensors[entry].name;
             progress.advance(bytes.len() as u64);

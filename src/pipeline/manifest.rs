@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::Totals;
+use crate::checkpoint::{check_given, read_member};
 use crate::codec::Params;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::recipe::Transform;
 
 /// File name in the output folder.
@@ -19,7 +20,7 @@ pub const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
 
 /// Version of the output format, major.minor. A reader refuses another major version and warns of
 /// a higher minor one, which may have keys that it does not know.
-pub const FORMAT_VERSION: &str = "1.2";
+pub const FORMAT_VERSION: &str = "1.3";
 
 /// Largest manifest read.
 const MAX_MANIFEST_LEN: u64 = 256 << 20;
@@ -187,19 +188,12 @@ impl Manifest {
     /// [`Error::Checkpoint`] if there is none, if it is not valid, or if its format version has
     /// another major number; [`Error::Io`] if it cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
+        check_given(folder)?;
         let path = folder.join(MANIFEST_FILE);
-        let len = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let message = format!("has no {MANIFEST_FILE}: not a folder that compress wrote");
-                return Err(Error::checkpoint(folder, message));
-            }
-            Err(e) => return Err(e).at("read", &path),
-        };
-        if len > MAX_MANIFEST_LEN {
-            return Err(Error::checkpoint(path, format!("{len} bytes is too large")));
-        }
-        let text = std::fs::read(&path).at("read", &path)?;
+        let text = read_member(&path, MAX_MANIFEST_LEN)?.ok_or_else(|| {
+            let message = format!("has no {MANIFEST_FILE}: not a folder that compress wrote");
+            Error::checkpoint(folder, message)
+        })?;
         let json: Value = serde_json::from_slice(&text)
             .map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}")))?;
         let version = json.get("format_version").and_then(Value::as_str).unwrap_or("none");

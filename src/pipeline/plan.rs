@@ -290,7 +290,9 @@ fn planned(source: usize, tensor: &Tensor, fate: Fate) -> PlannedTensor {
 }
 
 /// The stored tensors of weight `name`: its codec's parts, with the experts as first dimension
-/// where the weight is a stack.
+/// where the weight is a stack. The first part has the name of the weight itself: a program that
+/// looks for the weight finds a tensor of another shape and gives up, where without one transformers
+/// takes random numbers.
 pub(super) fn stored_parts(
     name: &str,
     parts: &[Part],
@@ -299,12 +301,17 @@ pub(super) fn stored_parts(
 ) -> Vec<OutputTensor> {
     parts
         .iter()
-        .map(|part| {
+        .enumerate()
+        .map(|(number, part)| {
             let mut shape = part.shape.clone();
             if stacked {
                 shape.insert(0, matrices);
             }
-            OutputTensor { name: format!("{name}.{}", part.suffix), dtype: part.dtype, shape }
+            let name = match number {
+                0 => name.to_owned(),
+                _ => format!("{name}.{}", part.suffix),
+            };
+            OutputTensor { name, dtype: part.dtype, shape }
         })
         .collect()
 }

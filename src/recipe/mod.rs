@@ -39,6 +39,7 @@ use crate::codec::Codec;
 use crate::error::{Error, IoContext, Result};
 
 pub use preset::Preset;
+pub(crate) use rule::compile;
 pub use rule::{Action, Rule};
 pub use transform::{Pair, RotationKind, Scaling, Sort, Transform};
 
@@ -223,14 +224,21 @@ impl Recipe {
             .collect();
         match self.rules.iter().zip(used).position(|(rule, used)| !used && !rule.optional) {
             None => Ok(decisions),
-            Some(i) => Err(Error::Recipe {
-                origin: self.origin.clone(),
-                message: format!(
-                    "rule {} ({}) decides for no tensor; correct it, remove it, or set \
-                     optional = true",
-                    i + 1,
-                    self.rules[i].describe_match()
-                ),
+            Some(i) => Err(match &self.rules[i].flag {
+                Some(flag) => Error::Usage(format!(
+                    "{flag}: decides for no tensor: none has such a name, or flags before it decide \
+                     for all that have; inspect lists the names"
+                )),
+                None => Error::Recipe {
+                    origin: self.origin.clone(),
+                    message: format!(
+                        "rule {} ({}) decides for no tensor; correct it, remove it, or set \
+                         optional = true",
+                        // Rules of flags stand in front.
+                        i + 1 - self.rules.iter().filter(|rule| rule.flag.is_some()).count(),
+                        self.rules[i].describe_match()
+                    ),
+                },
             }),
         }
     }

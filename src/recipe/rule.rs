@@ -20,6 +20,8 @@ const MAX_RANK: i64 = 4096;
 pub struct Rule {
     pattern: Option<Regex>,
     roles: Vec<Role>,
+    /// The flag that the rule was given by, as it was typed; of a recipe's own rule nothing.
+    pub(super) flag: Option<String>,
     /// May decide for no tensor at all.
     pub optional: bool,
     /// Kinds of codecs that a budget may choose among; empty for relatives of the rule's own.
@@ -86,20 +88,23 @@ impl Rule {
             return Ok(Self {
                 pattern,
                 roles,
+                flag: None,
                 optional,
                 budget: vec![],
                 action: parse_keep(table)?,
             });
         }
         let budget = parse_budget(table.remove("budget"))?;
-        Ok(Self { pattern, roles, optional, budget, action: parse_code(&codec, table)? })
+        let action = parse_code(&codec, table)?;
+        Ok(Self { pattern, roles, flag: None, optional, budget, action })
     }
 
     /// `--ignore REGEX`: keep what matches.
     pub(super) fn ignore(pattern: &str) -> Result<Self, String> {
-        let action = Action::Keep { why: format!("--ignore {pattern}") };
-        let pattern = Some(compile(pattern)?);
-        Ok(Self { pattern, roles: Vec::new(), optional: false, budget: Vec::new(), action })
+        let flag = format!("--ignore {pattern}");
+        let action = Action::Keep { why: flag.clone() };
+        let (pattern, roles, budget) = (Some(compile(pattern)?), Vec::new(), Vec::new());
+        Ok(Self { pattern, roles, flag: Some(flag), optional: false, budget, action })
     }
 
     /// `--tensor-type REGEX=CODEC`: code what matches with the codec's defaults. The codec may
@@ -120,7 +125,8 @@ impl Rule {
         }
         table.insert("match".into(), pattern.into());
         table.insert("codec".into(), codec.into());
-        Self::parse(table)
+        let rule = Self::parse(table)?;
+        Ok(Self { flag: Some(format!("--tensor-type {text}")), ..rule })
     }
 
     /// Codes the tensor `name` alone.
@@ -130,7 +136,7 @@ impl Rule {
             .expect("invariant: an escaped name is a regular expression");
         let action = Action::Code { codec: Arc::clone(codec), rank };
         let (roles, budget) = (Vec::new(), Vec::new());
-        Self { pattern: Some(pattern), roles, optional: false, budget, action }
+        Self { pattern: Some(pattern), roles, flag: None, optional: false, budget, action }
     }
 
     /// Whether the rule is about tensor `name` of role `role`.
@@ -168,8 +174,12 @@ fn split_spec(text: &str) -> Option<(&str, &str)> {
         .or_else(|| text.split_once('='))
 }
 
-fn compile(pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|e| format!("bad regular expression: {e}"))
+/// Parses a pattern for names.
+pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|e| {
+        let hint = if pattern.contains('*') { "; for anything write .* instead of *" } else { "" };
+        format!("bad regular expression: {e}{hint}")
+    })
 }
 
 fn parse_role(value: toml::Value) -> Result<Role, String> {

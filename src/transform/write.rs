@@ -9,8 +9,8 @@ use safetensors::Dtype;
 use super::Context;
 use super::edits::{Edit, Edits, Slice};
 use crate::checkpoint::{
-    Checkpoint, OutputTensor, ShardLayout, ShardWriter, Staging, Tensor, copy_sidecars, disk_free,
-    order, write_json,
+    Checkpoint, OutputTensor, ShardLayout, ShardWriter, Staging, Tensor, check_sidecars,
+    copy_sidecars, disk_free, order, write_json,
 };
 use crate::error::{Error, Result};
 use crate::pipeline::Progress;
@@ -47,6 +47,7 @@ pub(super) fn write(
         let path = staging.folder().to_path_buf();
         return Err(Error::DiskFull { path, needed, available });
     }
+    check_sidecars(edits.checkpoint().folder())?;
     progress.begin("transforming", needed);
     let writer = ShardWriter::create(staging.folder(), layout)?;
     for name in names(edits) {

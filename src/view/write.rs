@@ -1,9 +1,8 @@
 //! The page's file, which appears only when it is complete.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::write_file;
+use crate::checkpoint::{SingleFile, write_file};
 use crate::error::{Error, IoContext, Result};
 
 /// Writes `html` to `output`, through a temporary file beside it; `folder` is the output folder
@@ -14,7 +13,9 @@ use crate::error::{Error, IoContext, Result};
 /// path that cannot be a page; [`Error::Io`], and nothing is left behind.
 pub fn write_page(output: &Path, html: &str, folder: &Path, overwrite: bool) -> Result<()> {
     let refuse = |why: &str| Err(Error::Usage(format!("{}: {why}", output.display())));
-    let Some(name) = output.file_name() else { return refuse("not a name for a file") };
+    if output.file_name().is_none() {
+        return refuse("not a name for a file");
+    }
     let parent = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
@@ -32,12 +33,7 @@ pub fn write_page(output: &Path, html: &str, folder: &Path, overwrite: bool) -> 
     if output.exists() && !overwrite {
         return Err(Error::OutputExists { path: output.to_path_buf() });
     }
-    let partial =
-        parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
-    let written = write_file(&partial, html.as_bytes())
-        .and_then(|()| fs::rename(&partial, output).at("rename", &partial));
-    if written.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    written
+    let file = SingleFile::create(output)?;
+    write_file(file.path(), html.as_bytes())?;
+    file.commit()
 }

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use serde_json::Value;
 
-use super::read_json;
+use crate::checkpoint::read_json;
 use crate::error::{Error, Result};
 use crate::gguf::{Family, HeaderWriter, families};
 use crate::pipeline::CompressedFolder;
@@ -104,7 +104,7 @@ impl Model {
             epsilon: epsilon as f32,
             theta: theta.unwrap_or(10_000.0) as f32,
             rope: Rope::read(parameters).map_err(wrong)?,
-            generation: read_json(folder, "generation_config.json")?,
+            generation: read_json(&folder.join("generation_config.json"))?,
             config: json,
         })
     }

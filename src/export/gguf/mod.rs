@@ -13,13 +13,12 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use serde_json::Value;
 
 use self::blocks::{Coding, encode_rows};
 pub(super) use self::metadata::Model;
 use super::precision::Precision;
 use super::rows::{Job, Run};
-use super::single_file::SingleFile;
+use crate::checkpoint::SingleFile;
 use crate::checkpoint::dtype::parse_dtype;
 use crate::error::{Error, Result};
 use crate::gguf::{FileWriter, HeaderWriter, ROPE_FACTORS, RowOrder, TensorType, to_gguf};
@@ -110,13 +109,14 @@ pub fn export_gguf(
         total += bytes;
     }
     progress.begin("exporting", total);
-    let file = SingleFile::create(output);
+    let file = SingleFile::create(output)?;
     let writer = header.create(file.path())?;
     if let Some(factors) = &factors {
         writer.write(ROPE_FACTORS, 0, bytemuck::cast_slice(factors))?;
     }
     let mut precision = Precision::default();
     for tensor in &planned {
+        progress.check_stopped()?;
         let sums = tensor.job.for_each_run(input, |run| tensor.write(input, run, &writer))?;
         precision.add(input, &tensor.job.entry.name, sums, options.exact)?;
         progress.advance(tensor.byte_len());
@@ -249,16 +249,5 @@ impl Planned<'_> {
             writer.write(&self.name, at as u64, row)?;
         }
         Ok(written)
-    }
-}
-
-/// A JSON file of the folder, or null if it is not there.
-fn read_json(folder: &Path, name: &str) -> Result<Value> {
-    let path = folder.join(name);
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}"))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(e) => Err(Error::Io { path, action: "read", source: e }),
     }
 }

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::metadata::Model;
-use super::read_json;
+use crate::checkpoint::{read_json, read_member};
 use crate::error::{Error, Result};
 use crate::gguf::{HeaderWriter, pre_tokenizer};
 use crate::pipeline::CompressedFolder;
@@ -30,7 +30,7 @@ pub(super) fn describe(
     let folder = input.stored.folder();
     let path = folder.join("tokenizer.json");
     let wrong = |message: String| Error::checkpoint(&path, message);
-    let json = read_json(folder, "tokenizer.json")?;
+    let json = read_json(&folder.join("tokenizer.json"))?;
     if json.is_null() {
         return Err(Error::checkpoint(folder, "has no tokenizer.json, which a GGUF file needs"));
     }
@@ -42,7 +42,7 @@ pub(super) fn describe(
     header.i32s("tokenizer.ggml.token_type", &vocabulary.types);
     header.texts("tokenizer.ggml.merges", &merges(&json).map_err(wrong)?);
 
-    let settings = read_json(folder, "tokenizer_config.json")?;
+    let settings = read_json(&folder.join("tokenizer_config.json"))?;
     let id = |key: &str| -> Option<u32> {
         let numbers =
             [&model.generation, &model.config].map(|json| &json[format!("{key}_token_id")]);
@@ -136,16 +136,17 @@ fn adds_bos(json: &Value, settings: &Value) -> bool {
     })
 }
 
+/// Largest chat template read.
+const MAX_TEMPLATE: u64 = 16 << 20;
+
 fn chat_template(folder: &std::path::Path, settings: &Value) -> Result<Option<String>> {
     if let Some(text) = settings["chat_template"].as_str() {
         return Ok(Some(text.to_owned()));
     }
     let path = folder.join("chat_template.jinja");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::Io { path, action: "read", source: e }),
-    }
+    let Some(bytes) = read_member(&path, MAX_TEMPLATE)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| Error::checkpoint(&path, "is not UTF-8"))?;
+    Ok(Some(text))
 }
 
 #[cfg(test)]

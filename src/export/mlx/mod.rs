@@ -19,7 +19,7 @@ use super::precision::Precision;
 use super::rows::{Job, Run};
 use crate::checkpoint::dtype::{AlignedBytes, bytes_per_weight, from_f32, parse_dtype, to_f32};
 use crate::checkpoint::{
-    OutputTensor, ShardLayout, ShardWriter, Staging, copy_sidecars, write_json,
+    OutputTensor, ShardLayout, ShardWriter, Staging, check_sidecars, copy_sidecars, write_json,
 };
 use crate::error::{Error, Result};
 use crate::pipeline::manifest::Status;
@@ -84,6 +84,7 @@ pub fn export_mlx(
     let groups: Vec<Vec<OutputTensor>> =
         planned.iter().map(|(job, form)| outputs(job, form)).collect();
     let bytes = groups.iter().flatten().map(OutputTensor::byte_len).sum();
+    check_sidecars(input.stored.folder())?;
     progress.begin("exporting", bytes);
     let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
     let staging = Staging::create(output)?;
@@ -91,6 +92,7 @@ pub fn export_mlx(
     let writer = ShardWriter::create(staging.folder(), layout)?;
     let mut precision = Precision::default();
     for ((job, form), outputs) in planned.iter().zip(&groups) {
+        progress.check_stopped()?;
         let name = &job.entry.name;
         let sums = job.for_each_run(input, |run| match form {
             Form::Affine(affine) => write_affine(input, name, affine, outputs, run, &writer),
