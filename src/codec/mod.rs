@@ -36,7 +36,8 @@ pub type Params = Map<String, Value>;
 /// One array that a codec stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Suffix of the stored tensor's name: the tensor of weight `w` is `w.<suffix>`.
+    /// Suffix of the stored tensor's name: the tensor of weight `w` is `w.<suffix>`, but for the
+    /// first part, which is `w`.
     pub suffix: &'static str,
     /// Element type.
     pub dtype: Dtype,
