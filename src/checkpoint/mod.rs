@@ -13,6 +13,7 @@ pub mod order;
 mod partial;
 pub(crate) mod positioned;
 pub mod role;
+mod same;
 mod shard_writer;
 mod sidecars;
 mod staging;
@@ -32,6 +33,7 @@ use role::Role;
 
 pub(crate) use partial::{Dependency, Partial};
 pub use shard_writer::{OutputTensor, Placement, ShardLayout, ShardWriter};
+pub(crate) use sidecars::CHAT_TEMPLATES;
 pub use sidecars::{copy_sidecars, find_sidecars};
 pub use staging::{Staging, check_output_path, disk_free};
 pub(crate) use staging::{write_file, write_json};
@@ -167,13 +169,6 @@ impl Checkpoint {
         let header = header::read(&file, &path, len)?;
         let index = self.files.len();
         for entry in header.tensors {
-            if entry.start == entry.end {
-                return Err(Error::tensor(
-                    &path,
-                    entry.name,
-                    format!("has no elements (shape {:?})", entry.shape),
-                ));
-            }
             self.tensors.push(Tensor {
                 role: Role::of(&entry.name, &entry.shape),
                 name: entry.name,
