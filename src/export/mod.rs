@@ -19,6 +19,7 @@ mod rows;
 mod single_file;
 mod texture;
 mod tiling;
+mod whole;
 
 use std::collections::HashSet;
 use std::fs::File;
