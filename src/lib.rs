@@ -10,6 +10,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("weights are read in place as little-endian");
 
+pub mod architecture;
 #[cfg(feature = "model")]
 pub mod budget;
 mod build;

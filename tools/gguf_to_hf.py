@@ -53,6 +53,19 @@ PER_LAYER = {
 # --dtype: (safetensors name, name in config.json, bytes per weight)
 DTYPES = {"f16": ("F16", "float16", 2), "bf16": ("BF16", "bfloat16", 2), "f32": ("F32", "float32", 4)}
 
+# Metadata of the architecture that is read here, or that changes nothing.
+KNOWN = {
+    "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.layer_norm_rms_epsilon", "attention.value_length", "block_count", "context_length",
+    "embedding_length", "feed_forward_length", "rope.dimension_count", "rope.freq_base",
+    "rope.scaling.finetuned", "rope.scaling.original_context_length", "tensor_data_layout", "vocab_size",
+}  # fmt: skip
+# Metadata that changes nothing with this value.
+NEUTRAL = {
+    "attention.causal": True, "expert_count": 0, "expert_used_count": 0, "rope.scale_linear": 1.0,
+    "rope.scaling.attn_factor": 1.0, "rope.scaling.factor": 1.0, "rope.scaling.type": "none",
+}  # fmt: skip
+
 # tokenizer.ggml.token_type
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 
@@ -83,6 +96,20 @@ class Source:
             raise Unsupported(f"{self.path}: the metadata lack {key!r}")
         return value
 
+    def size(self, name, default=None):
+        """A size of the model: a number, or a list of one for every layer that are all the same."""
+        value = self.get(f"llama.{name}", default)
+        if isinstance(value, (list, tuple)):
+            if len(set(value)) != 1:
+                raise Unsupported(f"{self.path}: {name} differs from layer to layer: {value}")
+            value = value[0]
+        return self.need(f"llama.{name}") if value is None else value
+
+    def heads(self):
+        """Query heads and key heads."""
+        heads = self.size("attention.head_count")
+        return heads, self.size("attention.head_count_kv", heads)
+
     def matrix(self, name):
         """The tensor as float32, in Hugging Face orientation."""
         tensor = self.tensors[name]
@@ -106,11 +133,29 @@ def check_supported(source):
     arch = source.need("general.architecture")
     if arch != "llama":
         raise Unsupported(f"{source.path}: architecture {arch!r}; only 'llama' is supported")
-    scaling = source.get("llama.rope.scaling.type", "none")
-    if scaling != "none" or "rope_freqs.weight" in source.tensors:
+    if source.get("split.count", 1) > 1:
+        raise Unsupported(f"{source.path}: a part of a split model; merge the parts first")
+    unscaled = source.get("llama.rope.scaling.type") == "none"
+    for key in sorted(source.fields):
+        name = key.removeprefix("llama.")
+        if name == key or name in KNOWN or source.get(key) == NEUTRAL.get(name):
+            continue
+        # Of no type the factor has no effect.
+        if not (unscaled and name in ("rope.scaling.factor", "rope.scale_linear")):
+            raise Unsupported(f"{source.path}: metadata {key!r} is not supported: {source.get(key)}")
+    if "rope_freqs.weight" in source.tensors:
         raise Unsupported(f"{source.path}: scaled rotary embeddings are not supported")
     if "token_embd.weight" not in source.tensors:
         raise Unsupported(f"{source.path}: no token_embd.weight: not a whole model")
+    heads, kv_heads = source.heads()
+    widths = source.size("attention.key_length", source.size("embedding_length") // heads)
+    for name, rows in (("attn_q", heads), ("attn_k", kv_heads), ("attn_v", kv_heads)):
+        for tensor in source.tensors:
+            if tensor.endswith(f"{name}.weight") and source.shape(tensor)[0] != rows * widths:
+                raise Unsupported(f"{source.path}: {tensor} is not {rows} heads of {widths} rows")
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if source.size(name, widths) != widths:
+            raise Unsupported(f"{source.path}: {name} other than the width of a head, {widths}")
 
 
 def hf_name(gguf_name):
@@ -147,11 +192,11 @@ def rows_to_halves(matrix, heads):
 
 def hf_matrix(source, gguf_name):
     matrix = source.matrix(gguf_name)
-    heads = source.need("llama.attention.head_count")
+    heads, kv_heads = source.heads()
     if gguf_name.endswith("attn_q.weight"):
         return rows_to_halves(matrix, heads)
     if gguf_name.endswith("attn_k.weight"):
-        return rows_to_halves(matrix, source.get("llama.attention.head_count_kv", heads))
+        return rows_to_halves(matrix, kv_heads)
     return matrix
 
 
@@ -193,23 +238,23 @@ def write_safetensors(source, names, dtype, path):
 
 def config(source, names, dtype):
     """config.json as transformers' LlamaConfig reads it."""
-    llama = lambda key, default=None: source.get(f"llama.{key}", default)
-    heads, hidden = source.need("llama.attention.head_count"), source.need("llama.embedding_length")
+    hidden = source.size("embedding_length")
+    heads, kv_heads = source.heads()
     # Stored as f32: six digits give back the decimal that the model was trained with.
     epsilon = float(f"{source.need('llama.attention.layer_norm_rms_epsilon'):.6g}")
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": hidden,
-        "intermediate_size": source.need("llama.feed_forward_length"),
+        "intermediate_size": source.size("feed_forward_length"),
         "num_hidden_layers": source.need("llama.block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": llama("attention.head_count_kv", heads),
-        "head_dim": llama("attention.key_length", hidden // heads),
+        "num_key_value_heads": kv_heads,
+        "head_dim": source.size("attention.key_length", hidden // heads),
         "max_position_embeddings": source.need("llama.context_length"),
         "vocab_size": source.shape("token_embd.weight")[0],
         "rms_norm_eps": epsilon,
-        "rope_theta": float(llama("rope.freq_base", 10000.0)),
+        "rope_theta": float(source.get("llama.rope.freq_base", 10000.0)),
         "rope_scaling": None,
         "hidden_act": "silu",
         "tie_word_embeddings": "lm_head.weight" not in names,
@@ -236,8 +281,9 @@ def pre_tokenizer(source):
         "trim_offsets": True,
         "use_regex": True,
     }
-    scheme = source.get("tokenizer.ggml.pre", "default")
-    if scheme in ("gpt-2", "default"):
+    # Without a name, and under "default", llama.cpp cuts in a way that no model was trained with.
+    scheme = source.get("tokenizer.ggml.pre")
+    if scheme == "gpt-2":
         return byte_level
     if scheme == "smollm":
         digits = {"type": "Digits", "individual_digits": True}
@@ -261,6 +307,29 @@ def added_tokens(tokens, types):
     ]
 
 
+def post_processor(source, tokens):
+    """What puts a first and a last token around every text, where the file says so."""
+    ends = {}
+    for end in ("bos", "eos"):
+        if source.get(f"tokenizer.ggml.add_{end}_token", False):
+            ends[end] = source.need(f"tokenizer.ggml.{end}_token_id")
+    if not ends:
+        return None
+
+    def part(kind, name):
+        around = {end: [{"SpecialToken": {"id": tokens[i], "type_id": kind}}] for end, i in ends.items()}
+        return [*around.get("bos", []), {"Sequence": {"id": name, "type_id": kind}}, *around.get("eos", [])]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": part(0, "A"),
+        "pair": part(0, "A") + part(1, "B"),
+        "special_tokens": {
+            tokens[i]: {"id": tokens[i], "ids": [i], "tokens": [tokens[i]]} for i in ends.values()
+        },
+    }
+
+
 def tokenizer(source):
     """tokenizer.json as the `tokenizers` library reads it."""
     kind = source.need("tokenizer.ggml.model")
@@ -278,7 +347,7 @@ def tokenizer(source):
         "added_tokens": added_tokens(tokens, types),
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer(source),
-        "post_processor": None,
+        "post_processor": post_processor(source, tokens),
         "decoder": {
             "type": "ByteLevel",
             "add_prefix_space": True,

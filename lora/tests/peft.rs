@@ -16,7 +16,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 fn plan(module: &str, out_features: usize, in_features: usize, rank: usize) -> PlannedAdapter {
-    PlannedAdapter { module: module.to_owned(), out_features, in_features, rank }
+    let module = module.to_owned();
+    PlannedAdapter { module, out_features, in_features, rank, embedding: false }
 }
 
 fn adapter(rows: usize, cols: usize, rank: usize) -> Adapter {
@@ -48,6 +49,42 @@ fn adapters_come_back() {
     assert_eq!(reader.read("l.0.up").unwrap(), written[0]);
     assert_eq!(reader.read("l.0.down").unwrap(), written[1]);
     assert_eq!(reader.read("l.1.up").unwrap(), written[2]);
+}
+
+/// PEFT looks rows of an embedding up in the transposes, under keys of their own.
+#[test]
+fn an_embedding_has_its_factors_transposed() {
+    let folder = tempfile::tempdir().unwrap();
+    let planned = PlannedAdapter { embedding: true, ..plan("embed", 7, 4, 2) };
+    let written = adapter(7, 4, 2);
+    let mut writer = PeftWriter::create(folder.path(), &[planned], "").unwrap();
+    writer.write("embed", &written).unwrap();
+    writer.finish().unwrap();
+    let bytes = fs::read(folder.path().join(WEIGHTS_FILE)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = tensors.names();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["base_model.model.embed.lora_embedding_A", "base_model.model.embed.lora_embedding_B"]
+    );
+    let at = |name: &str, index: usize| {
+        let data = tensors.tensor(name).unwrap().data();
+        f16::from_le_bytes([data[2 * index], data[2 * index + 1]])
+    };
+    assert_eq!(tensors.tensor(names[0]).unwrap().shape(), [2, 7]);
+    assert_eq!(tensors.tensor(names[1]).unwrap().shape(), [4, 2]);
+    for k in 0..2 {
+        for row in 0..7 {
+            assert_eq!(at(names[0], k * 7 + row), written.b[row * 2 + k]);
+        }
+        for col in 0..4 {
+            assert_eq!(at(names[1], col * 2 + k), written.a[k * 4 + col]);
+        }
+    }
+    let reader = PeftReader::open(folder.path()).unwrap();
+    assert_eq!(reader.shape("embed"), Some((7, 4, 2)));
+    assert_eq!(reader.read("embed").unwrap(), written);
 }
 
 #[test]

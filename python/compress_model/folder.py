@@ -116,6 +116,9 @@ class Folder:
             return None
         file = self._file("adapter_model.safetensors")
         module = ADAPTER_PREFIX + entry["module"]
+        # PEFT has the transposes for an embedding; older folders have not.
+        if f"{module}.lora_embedding_A" in file.tensors:
+            return file.array(f"{module}.lora_embedding_B").T, file.array(f"{module}.lora_embedding_A").T
         return file.array(f"{module}.lora_A.weight"), file.array(f"{module}.lora_B.weight")
 
     def weight(self, name, adapter=True):

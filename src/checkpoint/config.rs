@@ -62,11 +62,9 @@ impl ModelConfig {
     /// false, but for the Gemma family, whose configurations leave it out and tie.
     #[must_use]
     pub fn ties_embeddings(&self) -> bool {
-        let text = self.json.get("text_config").unwrap_or(&Value::Null);
-        self.json
-            .get("tie_word_embeddings")
-            .or_else(|| text.get("tie_word_embeddings"))
-            .and_then(Value::as_bool)
+        let flag = |json: &Value| json["tie_word_embeddings"].as_bool();
+        flag(&self.json)
+            .or_else(|| flag(&self.json["text_config"]))
             .unwrap_or_else(|| self.model_type().starts_with("gemma"))
     }
 

@@ -25,6 +25,13 @@ pub fn is_codable(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32)
 }
 
+/// Whether a tensor of this type and shape can hold weights: positions (I64), masks (BOOL) and tensors
+/// without elements do not.
+#[must_use]
+pub fn holds_weights(dtype: Dtype, shape: &[usize]) -> bool {
+    !matches!(dtype, Dtype::BOOL | Dtype::I64) && !shape.contains(&0)
+}
+
 /// Bytes of one weight of a codable type.
 #[must_use]
 pub fn bytes_per_weight(dtype: Dtype) -> usize {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::member::read_member;
 use super::{Checkpoint, INDEX_FILE, SINGLE_FILE};
@@ -24,14 +25,10 @@ pub(super) struct Shards {
 
 #[derive(Deserialize)]
 struct RawIndex {
+    /// Nothing of it is needed, so that nothing in it is a fault.
     #[serde(default)]
-    metadata: RawMetadata,
+    metadata: Value,
     weight_map: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize, Default)]
-struct RawMetadata {
-    total_size: Option<serde_json::Number>,
 }
 
 pub(super) fn find_shards(folder: &Path) -> Result<Shards> {
@@ -75,8 +72,14 @@ pub(super) fn find_shards(folder: &Path) -> Result<Shards> {
             format!("holds both {SINGLE_FILE} and an index that does not list it; remove one"),
         ));
     }
-    let total_size = index.metadata.total_size.and_then(|n| n.as_u64());
+    let total_size = total_size(&index.metadata);
     Ok(Shards { names, weight_map: Some(index.weight_map), total_size })
+}
+
+/// `total_size`, a number or the text of one.
+fn total_size(metadata: &Value) -> Option<u64> {
+    let total = &metadata["total_size"];
+    total.as_u64().or_else(|| total.as_str()?.trim().parse().ok())
 }
 
 fn read_index(folder: &Path, path: &Path) -> Result<RawIndex> {

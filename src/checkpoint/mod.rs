@@ -16,6 +16,7 @@ pub mod order;
 mod partial;
 pub(crate) mod positioned;
 pub mod role;
+mod same;
 mod shard_writer;
 mod sidecars;
 mod single_file;
@@ -38,6 +39,7 @@ pub use given::check_given;
 pub(crate) use member::{read_json, read_member};
 pub(crate) use partial::{Dependency, Partial};
 pub use shard_writer::{OutputTensor, Placement, ShardLayout, ShardWriter};
+pub(crate) use sidecars::CHAT_TEMPLATES;
 pub use sidecars::{check_sidecars, copy_sidecars, find_sidecars};
 pub(crate) use single_file::SingleFile;
 pub use staging::{Staging, check_output_path, disk_free};
@@ -171,13 +173,6 @@ impl Checkpoint {
         let header = header::read(&file, &path, len)?;
         let index = self.files.len();
         for entry in header.tensors {
-            if entry.start == entry.end {
-                return Err(Error::tensor(
-                    &path,
-                    entry.name,
-                    format!("has no elements (shape {:?})", entry.shape),
-                ));
-            }
             self.tensors.push(Tensor {
                 role: Role::of(&entry.name, &entry.shape),
                 name: entry.name,

@@ -29,11 +29,14 @@ const NAMES: [&str; 19] = [
     "vocab.txt",
 ];
 
+/// Folder of chat templates other than the default one.
+pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates";
+
 /// Files copied unchanged, by the start of their name.
 const PREFIXES: [&str; 3] = ["LICENSE", "LICENCE", "NOTICE"];
 
 /// Lists, sorted, the files of `folder` that belong in every copy of the model: tokenizer, chat
-/// template, generation and processor configuration, model code, licence.
+/// templates, generation and processor configuration, model code, licence.
 ///
 /// # Errors
 /// [`crate::Error::Io`] if the folder cannot be listed, [`crate::Error::Checkpoint`] if one of
@@ -50,6 +53,17 @@ pub fn find_sidecars(folder: &Path) -> Result<Vec<String>> {
         if wanted && !folder.join(name).is_dir() {
             check_contained(folder, &folder.join(name))?;
             found.push(name.to_owned());
+        }
+    }
+    let templates = folder.join(CHAT_TEMPLATES);
+    if templates.is_dir() {
+        for entry in fs::read_dir(&templates).at("list", &templates)? {
+            let name = entry.at("list", &templates)?.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(".jinja")) else {
+                continue;
+            };
+            check_contained(folder, &templates.join(name))?;
+            found.push(format!("{CHAT_TEMPLATES}/{name}"));
         }
     }
     found.sort_unstable();
@@ -75,6 +89,10 @@ pub fn check_sidecars(folder: &Path) -> Result<()> {
 /// As [`find_sidecars`], and [`crate::Error::Io`] if a copy fails.
 pub fn copy_sidecars(from: &Path, to: &Path) -> Result<Vec<String>> {
     let names = find_sidecars(from)?;
+    if names.iter().any(|name| name.starts_with(CHAT_TEMPLATES)) {
+        let folder = to.join(CHAT_TEMPLATES);
+        fs::create_dir_all(&folder).at("create", &folder)?;
+    }
     for name in &names {
         fs::copy(from.join(name), to.join(name)).at("copy", from.join(name))?;
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::gguf::Model;
+use crate::checkpoint::role::Role;
 use crate::checkpoint::{OutputTensor, ShardLayout, ShardWriter, SingleFile, Staging, write_json};
 use crate::error::{Error, IoContext, Result};
 use crate::gguf::{HeaderWriter, RowOrder, TensorType, to_gguf};
@@ -148,7 +149,8 @@ fn within_layer(name: &str) -> Option<&str> {
 /// Writes the GGUF file `output` with the adapters for llama.cpp's `--lora`.
 ///
 /// Every adapter keeps its own rank: alpha is 0, for which llama.cpp scales by 1. The rows of B
-/// take the order that the weight's have.
+/// take the order that the weight's have. Of the embedding, whose rows are looked up, B comes as the
+/// first factor and A transposed as the second.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no adapter; [`Error::Checkpoint`] and [`Error::Tensor`] as for
@@ -169,9 +171,15 @@ pub fn export_gguf_adapters(input: &CompressedFolder, output: &Path) -> Result<A
         let [rows, cols] = entry.shape[..] else {
             return Err(wrong("llama.cpp's adapters are for matrices".to_owned()));
         };
-        let order = RowOrder::of(model.family, &entry.name, rows, model.heads, model.kv_heads)
-            .map_err(wrong)?;
-        for (suffix, shape) in [("lora_a", [*rank, cols]), ("lora_b", [rows, *rank])] {
+        let (heads, kv_heads) = (model.architecture.heads, model.architecture.kv_heads);
+        let order =
+            RowOrder::of(model.family, &entry.name, rows, heads, kv_heads).map_err(wrong)?;
+        let [a, b] = if is_embedding(entry) {
+            [[rows, *rank], [cols, *rank]]
+        } else {
+            [[*rank, cols], [rows, *rank]]
+        };
+        for (suffix, shape) in [("lora_a", a), ("lora_b", b)] {
             let len = 2 * (shape[0] * shape[1]) as u64;
             header.tensor(&format!("{name}.{suffix}"), &shape, TensorType::F16, len);
         }
@@ -181,6 +189,13 @@ pub fn export_gguf_adapters(input: &CompressedFolder, output: &Path) -> Result<A
     let writer = header.create(file.path())?;
     for ((index, entry, rank), (name, order)) in adapters.iter().zip(&names) {
         let adapter = read(input, *index)?;
+        if is_embedding(entry) {
+            let cols = entry.shape[1];
+            let a = transposed(&adapter.a, cols, cols, *rank);
+            writer.write(&format!("{name}.lora_a"), 0, &bytes(adapter.b.iter().copied()))?;
+            writer.write(&format!("{name}.lora_b"), 0, &bytes(a))?;
+            continue;
+        }
         writer.write(&format!("{name}.lora_a"), 0, &bytes(adapter.a.iter().copied()))?;
         let mut b = vec![f16::ZERO; adapter.b.len()];
         for row in 0..entry.shape[0] {
@@ -193,6 +208,10 @@ pub fn export_gguf_adapters(input: &CompressedFolder, output: &Path) -> Result<A
     file.commit()?;
     let rank = adapters.iter().map(|(_, _, rank)| *rank).max().unwrap_or(0);
     Ok(AdapterReport { output: output.to_path_buf(), adapters: adapters.len(), rank })
+}
+
+fn is_embedding(entry: &Entry) -> bool {
+    entry.role == Role::Embedding
 }
 
 #[cfg(test)]

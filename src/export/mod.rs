@@ -18,6 +18,7 @@ mod precision;
 mod rows;
 mod texture;
 mod tiling;
+mod whole;
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -35,6 +35,15 @@ impl Value {
             _ => None,
         }
     }
+
+    /// The number, if it is a whole one that is not negative.
+    pub(crate) fn as_number(&self) -> Option<u64> {
+        match *self {
+            Self::Unsigned(n) => Some(n),
+            Self::Signed(n) => u64::try_from(n).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// A tensor as the header describes it.
@@ -72,7 +81,7 @@ impl Header {
         }
         let version = reader.u32()?;
         if (2..=3).contains(&version.swap_bytes()) {
-            return Err("is a big-endian GGUF file; only little-endian ones are read".to_owned());
+            return Err("is a big-endian GGUF file; convert it to little-endian first".to_owned());
         }
         if !(2..=3).contains(&version) {
             return Err(format!("GGUF version {version}; versions 2 and 3 are read"));

@@ -3,7 +3,7 @@
 mod dequantise;
 mod header;
 mod names;
-pub(crate) mod pre_tokenizer;
+mod pre_tokenizer;
 mod tensor_type;
 mod write;
 
@@ -11,6 +11,7 @@ use std::io::Read;
 
 pub(crate) use header::{Header, Info, Value};
 pub(crate) use names::{Family, ROPE_FACTORS, RowOrder, families, to_gguf, to_hf};
+pub(crate) use pre_tokenizer::Scheme;
 pub(crate) use tensor_type::TensorType;
 pub(crate) use write::{FileWriter, HeaderWriter};
 

@@ -2,10 +2,10 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::architecture::{Architecture, Experts, Layer};
 use super::ops::{Attention, Linear, Path, Rotation, attention, gate, linear, norm, rotate};
 use super::plan::{BlockPlan, FeedForwardPlan, GatedPlan, LinearPlan};
 use super::weights::Weights;
+use super::{Architecture, Experts, Layer};
 
 /// The weights of a block.
 #[derive(Debug)]

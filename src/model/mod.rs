@@ -14,26 +14,23 @@
 //! # Ok::<(), compress_model::Error>(())
 //! ```
 
-mod architecture;
 mod block;
 mod cache;
 mod causal;
 mod ops;
 mod plan;
-mod rope;
 mod stepwise;
 mod training;
 mod transformer;
 mod weights;
 
-pub use architecture::{Activation, Architecture, Experts, Layer};
+pub use crate::architecture::{Activation, Architecture, Experts, Layer, Rope, Scaling};
 pub(crate) use block::{Observer, Site};
 pub use cache::KvCache;
 pub use causal::{CausalModel, Continuation};
 pub use ops::Path;
 pub(crate) use ops::{GradientSum, exp};
 pub(crate) use plan::{BlockPlan, FeedForwardPlan, GatedPlan, LinearPlan, Plan as WeightPlan};
-pub use rope::{Rope, Scaling};
 pub(crate) use stepwise::{HeldBlock, Passage, SiteLayers};
 pub(crate) use training::{Pass, Trained};
 pub use transformer::{Model, ModelOptions, Sequence};

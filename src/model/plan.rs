@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::architecture::{Architecture, Experts, Layer};
 use super::block::Site;
+use super::{Architecture, Experts, Layer};
 
 /// Where each weight of a model is.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::Architecture;
-use crate::checkpoint::dtype::{AlignedBytes, is_codable};
+use crate::checkpoint::dtype::{AlignedBytes, holds_weights, is_codable, parse_dtype};
 use crate::checkpoint::{Checkpoint, as_matrices};
 use crate::error::{Error, Result};
 use crate::pipeline::manifest::{MANIFEST_FILE, Status};
@@ -37,18 +37,23 @@ impl Weights {
     pub(super) fn open(folder: &Path, adapters: bool) -> Result<Self> {
         if !folder.join(MANIFEST_FILE).exists() {
             let checkpoint = Checkpoint::open(folder)?;
-            if let Some(tensor) = checkpoint.tensors().iter().find(|t| !is_codable(t.dtype)) {
+            let tensors =
+                || checkpoint.tensors().iter().filter(|t| holds_weights(t.dtype, &t.shape));
+            if let Some(tensor) = tensors().find(|t| !is_codable(t.dtype)) {
                 let message = format!("{:?} is no dtype of weights", tensor.dtype);
                 return Err(Error::tensor(checkpoint.file_of(tensor), &tensor.name, message));
             }
-            let shapes =
-                checkpoint.tensors().iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+            let shapes = tensors().map(|t| (t.name.clone(), t.shape.clone())).collect();
             return Ok(Self { source: Source::Original(Box::new(checkpoint)), shapes });
         }
         let folder = Box::new(CompressedFolder::open(folder)?);
         let tensors = &folder.manifest.tensors;
         let entries = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        let shapes = tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+        let shapes = tensors
+            .iter()
+            .filter(|t| parse_dtype(&t.dtype).is_none_or(|dtype| holds_weights(dtype, &t.shape)))
+            .map(|t| (t.name.clone(), t.shape.clone()))
+            .collect();
         Ok(Self { source: Source::Compressed { folder, entries, adapters }, shapes })
     }
 

@@ -12,6 +12,7 @@ use super::plan::{Fate, Plan};
 use super::solved::Spool;
 use crate::checkpoint::config::ModelConfig;
 use crate::checkpoint::dtype::AlignedBytes;
+use crate::checkpoint::role::Role;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 
@@ -135,7 +136,8 @@ impl<'a> AdapterStage<'a> {
                 let source = stage.source(tensor);
                 let (_, out_features, in_features) = source.as_matrices()?;
                 let module = module_of(&source.name).to_owned();
-                Some(PlannedAdapter { module, out_features, in_features, rank })
+                let embedding = matches!(source.role, Role::Embedding | Role::Position);
+                Some(PlannedAdapter { module, out_features, in_features, rank, embedding })
             })
             .collect();
         if !planned.is_empty() {

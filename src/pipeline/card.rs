@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest};
+use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Status};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::ModelConfig;
+use crate::checkpoint::role::Role;
 
 /// `quant_method` of our folders.
 pub const QUANT_METHOD: &str = "compress-model";
@@ -14,6 +15,12 @@ pub const QUANT_METHOD: &str = "compress-model";
 /// The model's configuration with a `quantization_config` that says how to read the weights.
 pub(super) fn quantised_config(config: &ModelConfig, manifest: &Manifest) -> Value {
     let mut json = config.json().clone();
+    if config.ties_embeddings() && has_own_head(manifest) {
+        json["tie_word_embeddings"] = false.into();
+        if let Some(text) = json.get_mut("text_config").filter(|text| text.is_object()) {
+            text["tie_word_embeddings"] = false.into();
+        }
+    }
     json["quantization_config"] = json!({
         "quant_method": QUANT_METHOD,
         "format_version": FORMAT_VERSION,
@@ -22,6 +29,15 @@ pub(super) fn quantised_config(config: &ModelConfig, manifest: &Manifest) -> Val
         "manifest": MANIFEST_FILE,
     });
     json
+}
+
+/// Whether there is a head with weights of its own beside an embedding.
+fn has_own_head(manifest: &Manifest) -> bool {
+    let stored = |role| {
+        let mut entries = manifest.tensors.iter().filter(|entry| entry.role == role);
+        entries.any(|entry| !matches!(entry.status, Status::Tied { .. }))
+    };
+    stored(Role::Head) && stored(Role::Embedding)
 }
 
 /// The configuration without `quantization_config`, for a decompressed folder.

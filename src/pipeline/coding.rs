@@ -52,7 +52,8 @@ pub(super) fn jobs<'a>(
     match &planned.fate {
         Fate::Tied { .. } => Box::new(std::iter::empty()),
         Fate::Kept { .. } => {
-            let pieces = (0..source.byte_len).step_by(COPY_BYTES as usize);
+            // A tensor without elements has one piece, of no bytes.
+            let pieces = (0..source.byte_len.max(1)).step_by(COPY_BYTES as usize);
             Box::new(pieces.map(move |from| {
                 let len = COPY_BYTES.min(source.byte_len - from) as usize;
                 Job::Copy { tensor, from, len }

@@ -158,7 +158,7 @@ impl Run<'_> {
         check_sidecars(self.checkpoint.folder())?;
         let start = Instant::now();
         self.progress.begin("checking", source_bytes(self.checkpoint));
-        let scan = scan::scan(self.checkpoint, &self.plan.tensors, self.progress)?;
+        let scan = scan::scan(self.checkpoint, self.progress)?;
         Ok((scan, start.elapsed().as_secs_f64()))
     }
 

@@ -182,7 +182,7 @@ impl CompressedFolder {
                 Status::Tied { .. } => Box::new(std::iter::empty()),
                 Status::Kept { parts, .. } => {
                     let total = self.stored_part(&parts[0]).byte_len;
-                    Box::new((0..total).step_by(COPY_BYTES as usize).map(move |from| {
+                    Box::new((0..total.max(1)).step_by(COPY_BYTES as usize).map(move |from| {
                         let len = COPY_BYTES.min(total - from) as usize;
                         Piece::Kept { entry, from, len }
                     }))

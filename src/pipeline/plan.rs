@@ -72,6 +72,8 @@ pub struct Plan {
     pub peak_memory: u64,
     /// What the checkpoint went through before; it is the transformed one that is planned.
     pub transformation: Option<Transformation>,
+    /// A head that the configuration ties to the embedding, but that has weights of its own.
+    pub untied: Option<String>,
 }
 
 /// Sums over a plan or a manifest.
@@ -106,6 +108,13 @@ impl Plan {
     #[must_use]
     pub fn warnings(&self, checkpoint: &Checkpoint) -> Vec<String> {
         let mut warnings = checkpoint.warnings().to_vec();
+        if let Some(head) = &self.untied {
+            warnings.push(format!(
+                "{}: config.json ties {head:?} to the embedding, but it has weights of its own: both \
+                 are taken as they are, and the output is not tied",
+                checkpoint.origin().display()
+            ));
+        }
         let ranks = self.tensors.iter().filter_map(|tensor| match &tensor.fate {
             Fate::Coded { rank, .. } => Some(*rank),
             _ => None,
@@ -140,7 +149,15 @@ impl Plan {
                 format!("is already quantised, by {method}; start from the original weights"),
             ));
         }
-        let tie = tied_head(checkpoint);
+        let (tie, untied) = match tied_head(checkpoint) {
+            Some((head, embedding)) if checkpoint.same_weights(head, embedding)? => {
+                (Some(Tie { head: head.name.clone(), embedding: embedding.name.clone() }), None)
+            }
+            Some((head, _)) => (None, Some(head.name.clone())),
+            None => (None, None),
+        };
+        let tied =
+            untied.is_none() && checkpoint.config().is_some_and(ModelConfig::ties_embeddings);
         let decisions = recipe.decide(
             checkpoint
                 .tensors()
@@ -155,7 +172,7 @@ impl Plan {
                 Some(tie) if tie.head == tensor.name => Fate::Tied { to: tie.embedding.clone() },
                 _ => match decisions.next().flatten() {
                     None => Fate::Kept { why: "no rule of the recipe matches it".to_owned() },
-                    Some(rule) => decide(checkpoint, tensor, &rule.action)?,
+                    Some(rule) => decide(checkpoint, tensor, &rule.action, tied)?,
                 },
             };
             tensors.push(planned(source, tensor, fate));
@@ -169,7 +186,7 @@ impl Plan {
             return Err(Error::Recipe { origin: recipe.name, message });
         }
         let peak_memory = memory::peak_bytes(checkpoint, &tensors, threads);
-        Ok(Self { recipe, tensors, layout, totals, peak_memory, transformation: None })
+        Ok(Self { recipe, tensors, layout, totals, peak_memory, transformation: None, untied })
     }
 
     /// The plan of a checkpoint that a transform made of another.
@@ -228,18 +245,19 @@ struct Tie {
     embedding: String,
 }
 
-/// The head tensor, if the configuration ties it to an embedding that is also present. Whether
-/// their bytes really agree is checked when the weights are read.
-fn tied_head(checkpoint: &Checkpoint) -> Option<Tie> {
+/// The head and the embedding, where both are there and the configuration ties them.
+fn tied_head(checkpoint: &Checkpoint) -> Option<(&Tensor, &Tensor)> {
     if !checkpoint.config().is_some_and(ModelConfig::ties_embeddings) {
         return None;
     }
     let of_role = |role| checkpoint.tensors().iter().find(|t| t.role == role);
-    let (head, embedding) = (of_role(Role::Head)?, of_role(Role::Embedding)?);
-    Some(Tie { head: head.name.clone(), embedding: embedding.name.clone() })
+    Some((of_role(Role::Head)?, of_role(Role::Embedding)?))
 }
 
-fn decide(checkpoint: &Checkpoint, tensor: &Tensor, action: &Action) -> Result<Fate> {
+fn decide(checkpoint: &Checkpoint, tensor: &Tensor, action: &Action, tied: bool) -> Result<Fate> {
+    if tensor.elements() == 0 {
+        return Ok(Fate::Kept { why: "has no elements".to_owned() });
+    }
     let (codec, rank) = match action {
         Action::Keep { why } => return Ok(Fate::Kept { why: why.clone() }),
         Action::Code { codec, rank } => (codec, *rank),
@@ -260,6 +278,10 @@ fn decide(checkpoint: &Checkpoint, tensor: &Tensor, action: &Action) -> Result<F
     };
     if rank > 0 && matrices > 1 {
         return refuse("stacked experts take no adapter (rank)".to_owned());
+    }
+    if rank > 0 && tied && tensor.role == Role::Embedding {
+        // PEFT would apply the adapter where tokens come in, but not where they go out.
+        return refuse("an embedding that is also the head takes no adapter (rank)".to_owned());
     }
     if rank > 0 && !tensor.name.ends_with(".weight") {
         return refuse("only a module's .weight takes an adapter (rank)".to_owned());

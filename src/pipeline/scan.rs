@@ -1,13 +1,11 @@
 //! The first pass over the weights: every fault of the input is found before any work is done.
 //!
-//! It looks for NaN and infinity in every float tensor, hashes the data, and compares tied
-//! tensors. It runs at the speed of the disk and leaves the files in the system's cache.
+//! It looks for NaN and infinity in every float tensor and hashes the data. It runs at the speed of the disk and leaves the files in the system's cache.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use super::plan::{Fate, PlannedTensor};
 use super::progress::Progress;
 use crate::checkpoint::dtype::{AlignedBytes, dtype_name};
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -28,13 +26,9 @@ pub(super) struct Scan {
 /// Scans all tensors of `checkpoint`.
 ///
 /// # Errors
-/// [`Error::Tensor`] for the first tensor, in order, that holds NaN or infinity or is said to be
-/// tied to one with other contents; [`Error::StoppedEarly`].
-pub(super) fn scan(
-    checkpoint: &Checkpoint,
-    tensors: &[PlannedTensor],
-    progress: &dyn Progress,
-) -> Result<Scan> {
+/// [`Error::Tensor`] for the first tensor, in order, that holds NaN or infinity;
+/// [`Error::StoppedEarly`].
+pub(super) fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan> {
     let hashes = checkpoint
         .tensors()
         .par_iter()
@@ -47,7 +41,6 @@ pub(super) fn scan(
         .collect::<Vec<Result<_>>>()
         .into_iter()
         .collect::<Result<Vec<blake3::Hash>>>()?;
-    check_ties(checkpoint, tensors, &hashes)?;
     let fingerprint = fingerprint(checkpoint, &hashes);
     Ok(Scan { hashes, fingerprint })
 }
@@ -143,37 +136,6 @@ fn coordinates(mut index: u64, shape: &[usize]) -> Vec<u64> {
         index /= size as u64;
     }
     coordinates
-}
-
-/// Makes sure that tied tensors have the same contents.
-///
-/// # Errors
-/// [`Error::Tensor`].
-pub(super) fn check_ties(
-    checkpoint: &Checkpoint,
-    tensors: &[PlannedTensor],
-    hashes: &[blake3::Hash],
-) -> Result<()> {
-    for planned in tensors {
-        let Fate::Tied { to } = &planned.fate else { continue };
-        let all = checkpoint.tensors();
-        let tensor = &all[planned.source];
-        let other = all.iter().position(|t| t.name == *to).expect("invariant: tied to a tensor");
-        let same = tensor.shape == all[other].shape
-            && tensor.dtype == all[other].dtype
-            && hashes[planned.source] == hashes[other];
-        if !same {
-            return Err(Error::tensor(
-                checkpoint.file_of(tensor),
-                &tensor.name,
-                format!(
-                    "config.json ties it to {to:?}, but their contents differ; set \
-                     tie_word_embeddings to false or remove one of them"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

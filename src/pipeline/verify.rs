@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
     fn check_originals(&mut self, progress: &dyn Progress) -> Result<()> {
         let Some(original) = self.against else { return Ok(()) };
         progress.begin("reading the original", original.tensors().iter().map(|t| t.byte_len).sum());
-        let scan = scan::scan(original, &[], progress)?;
+        let scan = scan::scan(original, progress)?;
         let hashes: HashMap<&str, String> = original
             .tensors()
             .iter()

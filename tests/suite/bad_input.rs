@@ -219,7 +219,7 @@ fn a_scale_beyond_fp16() {
 #[test]
 fn empty_tensor() {
     let empty = json!({ "a.weight": tensor("F32", &[0, 4], 0, 0) });
-    compress(&with_json(&empty, 0)).fails(3, &["\"a.weight\"", "no elements", "[0, 4]"]);
+    compress(&with_json(&empty, 0)).fails(2, &["codes none of this checkpoint's tensors"]);
     compress(&with_json(&json!({}), 0)).fails(3, &["holds no tensors"]);
 }
 
@@ -305,12 +305,6 @@ fn config_faults() {
     }
     fs::remove_file(&path).unwrap();
     compress(&workspace).fails(3, &["has no config.json"]);
-
-    // Tied by the configuration, but not in fact.
-    let mut model = Model::read(&tiny_llama());
-    model.config["tie_word_embeddings"] = true.into();
-    model.write(&workspace.path("model"), 1, &tiny_llama());
-    compress(&workspace).fails(3, &["\"lm_head.weight\"", "contents differ"]);
 }
 
 /// A disk of 1 MB, mounted in a namespace of the test's own.

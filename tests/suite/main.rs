@@ -6,11 +6,14 @@ mod bad_input;
 #[cfg(feature = "model")]
 mod calibrated;
 mod cli;
+mod defaults;
 mod end_to_end;
 #[cfg(feature = "model")]
 mod eval;
 mod export;
+mod export_config;
 mod format;
+mod gguf_input;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
@@ -18,6 +21,7 @@ mod gpu_failures;
 #[cfg(feature = "gpu")]
 mod gpu_grid2;
 mod interop;
+mod lenient_input;
 mod messages;
 #[cfg(feature = "model")]
 mod model;

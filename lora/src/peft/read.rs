@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::config::{LoraConfig, Scaling};
-use super::{CONFIG_FILE, PREFIX, SUFFIX_A, SUFFIX_B, WEIGHTS_FILE, key_a, key_b};
+use super::{CONFIG_FILE, Kind, PREFIX, WEIGHTS_FILE, transposed};
 use crate::adapter::Adapter;
 use crate::error::Error;
 
@@ -22,9 +22,16 @@ const MAX_TEXT: u64 = 100_000_000;
 pub struct PeftReader {
     path: PathBuf,
     scaling: Scaling,
-    /// Infos of A and B by module.
-    modules: BTreeMap<String, (TensorInfo, TensorInfo)>,
+    modules: BTreeMap<String, Stored>,
     data_start: u64,
+}
+
+/// The factors of a module as they are stored.
+#[derive(Debug)]
+struct Stored {
+    kind: Kind,
+    a: TensorInfo,
+    b: TensorInfo,
 }
 
 impl PeftReader {
@@ -38,10 +45,10 @@ impl PeftReader {
         let path = folder.join(WEIGHTS_FILE);
         let (metadata, data_start) = read_header(&path)?;
         let modules = pair_factors(&path, &metadata)?;
-        for (module, (a, _)) in &modules {
-            let (stated, found) = (scaling.rank(module), a.shape[0]);
+        for (module, stored) in &modules {
+            let (stated, found) = (scaling.rank(module), stored.a.shape[0]);
             if stated != found {
-                let key = key_a(module);
+                let [key, _] = stored.kind.keys(module);
                 let message = format!("rank {stated} is stated for {key:?}, which has {found}");
                 return Err(bad(&config_path, message));
             }
@@ -57,8 +64,12 @@ impl PeftReader {
     /// out_features, in_features and rank of the adapter of `module`, if there is one.
     #[must_use]
     pub fn shape(&self, module: &str) -> Option<(usize, usize, usize)> {
-        let (a, b) = self.modules.get(module)?;
-        Some((b.shape[0], a.shape[1], a.shape[0]))
+        let Stored { kind, a, b } = self.modules.get(module)?;
+        let (rank, other) = (a.shape[0], a.shape[1]);
+        Some(match kind {
+            Kind::Linear => (b.shape[0], other, rank),
+            Kind::Embedding => (other, b.shape[0], rank),
+        })
     }
 
     /// Reads the adapter of `module`; its scale alpha / r goes into B, and factors of another
@@ -67,15 +78,24 @@ impl PeftReader {
     /// # Errors
     /// [`Error::Io`], or [`Error::BadFile`] if there is none or a factor is not finite.
     pub fn read(&self, module: &str) -> Result<Adapter, Error> {
-        let (a, b) = self
+        let Stored { kind, a, b } = self
             .modules
             .get(module)
             .ok_or_else(|| bad(&self.path, format!("no adapter of {module:?}")))?;
         let rank = a.shape[0];
         let scale = self.scaling.scale(module);
-        let a = self.factor(&key_a(module), a, 1.0)?;
-        let b = self.factor(&key_b(module), b, scale)?;
-        Ok(Adapter::from_f16(a, b, rank))
+        let [key_a, key_b] = kind.keys(module);
+        Ok(match kind {
+            Kind::Linear => {
+                let (a, b) = (self.factor(&key_a, a, 1.0)?, self.factor(&key_b, b, scale)?);
+                Adapter::from_f16(a, b, rank)
+            }
+            Kind::Embedding => {
+                let rows = a.shape[1];
+                let (b, a) = (self.factor(&key_a, a, scale)?, self.factor(&key_b, b, 1.0)?);
+                Adapter::from_f16(transposed(&a, rank), transposed(&b, rows), rank)
+            }
+        })
     }
 
     fn factor(&self, key: &str, info: &TensorInfo, scale: f64) -> Result<Vec<f16>, Error> {
@@ -149,10 +169,7 @@ fn read_header(path: &Path) -> Result<(Metadata, u64), Error> {
     Ok((metadata, 8 + length))
 }
 
-fn pair_factors(
-    path: &Path,
-    metadata: &Metadata,
-) -> Result<BTreeMap<String, (TensorInfo, TensorInfo)>, Error> {
+fn pair_factors(path: &Path, metadata: &Metadata) -> Result<BTreeMap<String, Stored>, Error> {
     let mut modules = BTreeMap::new();
     let tensors: BTreeMap<String, TensorInfo> =
         metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -160,16 +177,20 @@ fn pair_factors(
         if !matches!(info.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32) {
             return Err(bad(path, format!("{key:?} is {:?}, not F16, BF16 or F32", info.dtype)));
         }
-        let path_of = key.strip_prefix(PREFIX);
-        let a = path_of.and_then(|rest| rest.strip_suffix(SUFFIX_A));
-        let Some(module) = a.or_else(|| path_of?.strip_suffix(SUFFIX_B)) else {
+        // Which factor it is, of a module of which kind.
+        let role = Kind::ALL.into_iter().find_map(|kind| {
+            let rest = key.strip_prefix(PREFIX)?;
+            let of = |factor: usize| rest.strip_suffix(kind.suffixes()[factor]);
+            (0..2).find_map(|factor| of(factor).map(|module| (kind, factor, module)))
+        });
+        let Some((kind, factor, module)) = role else {
             return Err(bad(path, format!("unknown key {key:?}")));
         };
-        let partner = if a.is_some() { key_b(module) } else { key_a(module) };
-        let Some(other) = tensors.get(&partner) else {
+        let partner = &kind.keys(module)[1 - factor];
+        let Some(other) = tensors.get(partner) else {
             return Err(bad(path, format!("{key:?} is there without {partner:?}")));
         };
-        if a.is_none() {
+        if factor == 1 {
             continue;
         }
         let fits = match (&info.shape[..], &other.shape[..]) {
@@ -180,7 +201,10 @@ fn pair_factors(
             let shapes = format!("{:?} and {:?}", info.shape, other.shape);
             return Err(bad(path, format!("shapes {shapes} of {module:?} are no adapter")));
         }
-        modules.insert(module.to_owned(), (info.clone(), other.clone()));
+        let stored = Stored { kind, a: info.clone(), b: other.clone() };
+        if modules.insert(module.to_owned(), stored).is_some() {
+            return Err(bad(path, format!("two adapters of {module:?}")));
+        }
     }
     Ok(modules)
 }

@@ -9,7 +9,7 @@ use half::f16;
 use serde_json::{Map, Value, json};
 
 use super::config::LoraConfig;
-use super::{CONFIG_FILE, WEIGHTS_FILE, key_a, key_b};
+use super::{CONFIG_FILE, Kind, WEIGHTS_FILE, transposed};
 use crate::adapter::Adapter;
 use crate::error::Error;
 
@@ -27,6 +27,23 @@ pub struct PlannedAdapter {
     pub in_features: usize,
     /// Rank.
     pub rank: usize,
+    /// The module is an embedding.
+    pub embedding: bool,
+}
+
+impl PlannedAdapter {
+    fn kind(&self) -> Kind {
+        if self.embedding { Kind::Embedding } else { Kind::Linear }
+    }
+
+    /// Shapes of the two factors as they are stored.
+    fn shapes(&self) -> [[usize; 2]; 2] {
+        let &Self { out_features, in_features, rank, .. } = self;
+        match self.kind() {
+            Kind::Linear => [[rank, in_features], [out_features, rank]],
+            Kind::Embedding => [[rank, out_features], [in_features, rank]],
+        }
+    }
 }
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors`. All shapes are known when it is
@@ -82,10 +99,16 @@ impl PeftWriter {
         {
             return Err(refuse("has another shape than planned".to_owned()));
         }
+        let factors = match plan.kind() {
+            Kind::Linear => [bytes(&adapter.a), bytes(&adapter.b)],
+            Kind::Embedding => [
+                bytes(&transposed(&adapter.b, plan.rank)),
+                bytes(&transposed(&adapter.a, plan.in_features)),
+            ],
+        };
         let mut write = || -> std::io::Result<()> {
             self.file.seek(SeekFrom::Start(position))?;
-            self.file.write_all(&bytes(&adapter.a))?;
-            self.file.write_all(&bytes(&adapter.b))
+            factors.iter().try_for_each(|factor| self.file.write_all(factor))
         };
         write().map_err(|source| Error::Io { path: self.path.clone(), source })
     }
@@ -157,21 +180,16 @@ fn layout(planned: &[PlannedAdapter]) -> Result<(Vec<u8>, Missing, u64), Error> 
             let message = "is planned with rank 0".to_owned();
             return Err(Error::Plan { module: plan.module.clone(), message });
         }
-        let a = plan.rank * plan.in_features * 2;
-        let b = plan.rank * plan.out_features * 2;
         starts.push(position as u64);
-        let shapes = [
-            (key_a(&plan.module), [plan.rank, plan.in_features], position, position + a),
-            (key_b(&plan.module), [plan.out_features, plan.rank], position + a, position + a + b),
-        ];
-        for (key, shape, start, end) in shapes {
+        for (key, shape) in plan.kind().keys(&plan.module).into_iter().zip(plan.shapes()) {
+            let (start, end) = (position, position + 2 * shape[0] * shape[1]);
+            position = end;
             let entry = json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] });
             if json.insert(key, entry).is_some() {
                 let message = "is planned twice".to_owned();
                 return Err(Error::Plan { module: plan.module.clone(), message });
             }
         }
-        position += a + b;
     }
     let mut text = Value::Object(json).to_string().into_bytes();
     text.resize((text.len() + 8).next_multiple_of(ALIGNMENT) - 8, b' ');

@@ -2,7 +2,9 @@
 //! when they are read, beside a folder of configuration and tokenizer made from the metadata.
 
 mod config;
+mod keys;
 mod metadata;
+mod parts;
 mod tokenizer;
 
 use std::fs::File;
@@ -11,13 +13,14 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::Value;
 
-use self::metadata::Metadata;
+use self::parts::Parts;
 use super::config::ModelConfig;
 use super::positioned::read_exact_at;
 use super::role::Role;
-use super::{Checkpoint, Tensor, WeightFile, write_json};
+use super::{Checkpoint, Tensor, write_json};
+use crate::architecture::Architecture;
 use crate::error::{Error, IoContext, Result};
-use crate::gguf::{Family, Header, Info, ROPE_FACTORS, RowOrder, TensorType, to_hf};
+use crate::gguf::{Family, Info, ROPE_FACTORS, RowOrder, TensorType, to_gguf, to_hf};
 
 /// A tensor whose stored bytes are not those of a Hugging Face tensor.
 #[derive(Debug, Clone, Copy)]
@@ -65,36 +68,37 @@ impl Stored {
     }
 }
 
-/// Opens the GGUF file `path`.
+/// Opens the GGUF file `path`, with all parts where it is the first of several.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] or [`Error::Tensor`] for a damaged file, an architecture or a tensor that
-/// is not known; [`Error::Io`].
+/// [`Error::Checkpoint`] or [`Error::Tensor`] for a damaged file, an architecture, metadata or a
+/// tensor that is not known, and for a model that is not whole; [`Error::Io`].
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
-    let file = File::open(path).at("open", path)?;
-    let len = file.metadata().at("read the size of", path)?.len();
+    let Parts { metadata, files, tensors: infos } = parts::open(path)?;
     let wrong = |message: String| Error::checkpoint(path, message);
-    let Header { values, tensors: infos } = Header::read(&file, len).map_err(wrong)?;
-    let metadata = Metadata::new(values);
     let family = metadata.family().map_err(wrong)?;
+    keys::check(&metadata, family).map_err(wrong)?;
     let (heads, kv_heads) = metadata.heads(family).map_err(wrong)?;
     let mut tensors = Vec::new();
-    for info in &infos {
-        let tensor = tensor(info, family, heads, kv_heads)
-            .map_err(|message| Error::tensor(path, &info.name, message))?;
-        tensors.push(tensor);
+    for (number, infos) in infos.iter().enumerate() {
+        for info in infos {
+            let tensor = tensor(info, number, family, heads, kv_heads)
+                .map_err(|message| Error::tensor(&files[number].path, &info.name, message))?;
+            tensors.push(tensor);
+        }
     }
     let config = config::config(&metadata, family, &tensors).map_err(wrong)?;
-    let mut warnings = warnings(path, &infos);
+    check_whole(path, &config, &tensors)?;
+    let mut warnings = warnings(path, infos.iter().flatten());
 
     let folder = tempfile::tempdir().at("create a folder for the configuration of", path)?;
     let write = |name: &str, json: &Value| write_json(&folder.path().join(name), json);
     write("config.json", &config)?;
     write("generation_config.json", &config::generation(&config))?;
-    match tokenizer::tokenizer(&metadata) {
-        Ok(tokenizer) => {
+    match tokenizer::tokenizer(&metadata, config["vocab_size"].as_u64()) {
+        Ok((tokenizer, settings)) => {
             write("tokenizer.json", &tokenizer)?;
-            write("tokenizer_config.json", &tokenizer::settings(&metadata))?;
+            write("tokenizer_config.json", &settings)?;
         }
         Err(why) => warnings.push(format!(
             "{}: the tokenizer is left out ({why}); copy the original model's into the output",
@@ -104,7 +108,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint {
         folder: folder.path().to_path_buf(),
         config: ModelConfig::read(folder.path())?,
-        files: vec![WeightFile { path: path.to_path_buf(), file }],
+        files,
         tensors,
         by_name: std::collections::HashMap::new(),
         warnings,
@@ -112,7 +116,24 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-fn tensor(info: &Info, family: Family, heads: usize, kv_heads: usize) -> Result<Tensor, String> {
+/// Holds the tensors against those that the configuration means: a file without some of them, or
+/// with others, is another model than its metadata says.
+fn check_whole(path: &Path, config: &Value, tensors: &[Tensor]) -> Result<()> {
+    let architecture = Architecture::parse(config)
+        .map_err(|message| Error::checkpoint(path, format!("its metadata: {message}")))?;
+    let found = tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+    architecture
+        .check_tensors(&found)
+        .map_err(|(name, message)| Error::tensor(path, to_gguf(&name).unwrap_or(name), message))
+}
+
+fn tensor(
+    info: &Info,
+    file: usize,
+    family: Family,
+    heads: usize,
+    kv_heads: usize,
+) -> Result<Tensor, String> {
     if info.name == ROPE_FACTORS {
         return Err("rope factors are not read: use the original checkpoint".to_owned());
     }
@@ -137,16 +158,16 @@ fn tensor(info: &Info, family: Family, heads: usize, kv_heads: usize) -> Result<
         dtype,
         shape: info.shape.clone(),
         byte_len: elements * dtype.bitsize() as u64 / 8,
-        file: 0,
+        file,
         offset: info.offset,
         stored: (!as_it_is).then_some(Stored { kind: info.kind, order, cols }),
     })
 }
 
 /// What a user should know of a source that was quantised before.
-fn warnings(path: &Path, infos: &[Info]) -> Vec<String> {
+fn warnings<'a>(path: &Path, infos: impl Iterator<Item = &'a Info>) -> Vec<String> {
     let mut kinds: Vec<&str> =
-        infos.iter().filter(|i| i.kind.is_quantised()).map(|i| i.kind.name()).collect();
+        infos.filter(|i| i.kind.is_quantised()).map(|i| i.kind.name()).collect();
     kinds.sort_unstable();
     let quantised = kinds.len();
     kinds.dedup();

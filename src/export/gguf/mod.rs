@@ -6,6 +6,7 @@
 //! s/2. A 4-bit group is Q4_1 as it is. All other weights are decoded.
 
 mod blocks;
+mod chat;
 mod metadata;
 mod tokenizer;
 
@@ -18,6 +19,7 @@ use self::blocks::{Coding, encode_rows};
 pub(super) use self::metadata::Model;
 use super::precision::Precision;
 use super::rows::{Job, Run};
+use super::whole::whole_model;
 use crate::checkpoint::SingleFile;
 use crate::checkpoint::dtype::parse_dtype;
 use crate::error::{Error, Result};
@@ -75,8 +77,9 @@ struct Planned<'a> {
 ///
 /// # Errors
 /// [`Error::Checkpoint`] for a model or tokenizer that this writer does not know;
-/// [`Error::Tensor`] for a tensor without a GGUF name, for a weight past the range of its type, and
-/// with `exact` for one that would change; I/O. No output is left behind.
+/// [`Error::Tensor`] for a tensor that the configuration means and that is missing, of another
+/// shape or left over, for a weight past the range of its type, and with `exact` for one that would
+/// change; I/O. No output is left behind.
 pub fn export_gguf(
     input: &CompressedFolder,
     output: &Path,
@@ -84,16 +87,9 @@ pub fn export_gguf(
     progress: &dyn Progress,
 ) -> Result<GgufReport> {
     let model = Model::read(input)?;
-    let mut planned = Vec::new();
-    for index in 0..input.manifest.tensors.len() {
-        // Old checkpoints store what the rope's base says already.
-        if input.manifest.tensors[index].name.ends_with("rotary_emb.inv_freq") {
-            continue;
-        }
-        if let Some(job) = Job::new(input, index, options.adapters)? {
-            planned.push(plan(input, &model, job, options)?);
-        }
-    }
+    let jobs = whole_model(input, Some(&model.architecture), options.adapters)?;
+    let planned: Vec<Planned<'_>> =
+        jobs.into_iter().map(|job| plan(input, &model, job, options)).collect::<Result<_>>()?;
     let mut header = HeaderWriter::default();
     model.describe(&mut header, file_type(&planned));
     tokenizer::describe(input, &model, &mut header)?;
@@ -171,8 +167,9 @@ fn plan<'a>(
         [rows] => (rows, 1),
         _ => job.rows_and_cols(),
     };
-    let order = RowOrder::of(model.family, &entry.name, rows, model.heads, model.kv_heads)
-        .map_err(wrong)?;
+    let a = &model.architecture;
+    let order =
+        RowOrder::of(model.family, &entry.name, rows, a.heads, a.kv_heads).map_err(wrong)?;
     Ok(Planned { coding: coding(&job, options.dtype), job, name, order })
 }
 

@@ -6,10 +6,11 @@
 
 use serde_json::Value;
 
+use super::chat::ChatTemplates;
 use super::metadata::Model;
-use crate::checkpoint::{read_json, read_member};
+use crate::checkpoint::read_json;
 use crate::error::{Error, Result};
-use crate::gguf::{HeaderWriter, pre_tokenizer};
+use crate::gguf::{HeaderWriter, Scheme};
 use crate::pipeline::CompressedFolder;
 
 /// Token types of GGUF.
@@ -35,7 +36,7 @@ pub(super) fn describe(
         return Err(Error::checkpoint(folder, "has no tokenizer.json, which a GGUF file needs"));
     }
     let scheme = scheme(&json).map_err(wrong)?;
-    let vocabulary = Vocabulary::read(&json, model.vocab_size).map_err(wrong)?;
+    let vocabulary = Vocabulary::read(&json, model.architecture.vocab_size).map_err(wrong)?;
     header.text("tokenizer.ggml.model", "gpt2");
     header.text("tokenizer.ggml.pre", scheme);
     header.texts("tokenizer.ggml.tokens", &vocabulary.tokens);
@@ -59,11 +60,10 @@ pub(super) fn describe(
             header.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
         }
     }
-    header.bool("tokenizer.ggml.add_bos_token", adds_bos(&json, &settings));
+    header.bool("tokenizer.ggml.add_bos_token", adds(&json, &settings, "bos"));
+    header.bool("tokenizer.ggml.add_eos_token", adds(&json, &settings, "eos"));
     header.bool("tokenizer.ggml.add_space_prefix", false);
-    if let Some(template) = chat_template(folder, &settings)? {
-        header.text("tokenizer.chat_template", &template);
-    }
+    ChatTemplates::read(folder, &settings)?.describe(header);
     Ok(())
 }
 
@@ -73,12 +73,18 @@ fn scheme(json: &Value) -> Result<&'static str, String> {
     if model["type"] != "BPE" || model["byte_fallback"] == true {
         return Err("is no byte-level BPE tokenizer, the only kind that is written as GGUF".into());
     }
-    let normalizer = &json["normalizer"];
-    match pre_tokenizer::scheme(&json["pre_tokenizer"]) {
-        // Qwen normalises to NFC, and llama.cpp does not: nearly all text is in that form.
-        Some(name) if normalizer.is_null() || normalizer["type"] == "NFC" => Ok(name),
-        _ => Err("cuts text in a way that llama.cpp has no name for that is known here".into()),
+    for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        if model[key].as_str().is_some_and(|text| !text.is_empty()) {
+            return Err(format!("has {key}, which llama.cpp does not know"));
+        }
     }
+    let normalizer = &json["normalizer"];
+    // Qwen normalises to NFC, and llama.cpp does not: nearly all text is in that form.
+    if !normalizer.is_null() && normalizer["type"] != "NFC" {
+        return Err("changes text before it is cut, which llama.cpp does not".into());
+    }
+    let scheme = Scheme::of(&json["pre_tokenizer"], model["ignore_merges"] == true)?;
+    Ok(scheme.name)
 }
 
 struct Vocabulary {
@@ -124,29 +130,18 @@ fn merges(json: &Value) -> Result<Vec<String>, String> {
     merges.iter().map(one).collect()
 }
 
-/// Whether the tokenizer puts the first token in front of every text.
-fn adds_bos(json: &Value, settings: &Value) -> bool {
-    let begins = |processor: &Value| {
+/// Whether the tokenizer puts a token before (`bos`) or after (`eos`) every text.
+fn adds(json: &Value, settings: &Value, end: &str) -> bool {
+    let has = |processor: &Value| {
+        let single = processor["single"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let part = if end == "bos" { single.first() } else { single.last() };
         processor["type"] == "TemplateProcessing"
-            && processor["single"][0]["SpecialToken"].is_object()
+            && part.is_some_and(|part| part["SpecialToken"].is_object())
     };
-    settings["add_bos_token"].as_bool().unwrap_or_else(|| {
+    settings[format!("add_{end}_token")].as_bool().unwrap_or_else(|| {
         let processor = &json["post_processor"];
-        begins(processor) || processor["processors"].as_array().into_iter().flatten().any(begins)
+        has(processor) || processor["processors"].as_array().into_iter().flatten().any(has)
     })
-}
-
-/// Largest chat template read.
-const MAX_TEMPLATE: u64 = 16 << 20;
-
-fn chat_template(folder: &std::path::Path, settings: &Value) -> Result<Option<String>> {
-    if let Some(text) = settings["chat_template"].as_str() {
-        return Ok(Some(text.to_owned()));
-    }
-    let path = folder.join("chat_template.jinja");
-    let Some(bytes) = read_member(&path, MAX_TEMPLATE)? else { return Ok(None) };
-    let text = String::from_utf8(bytes).map_err(|_| Error::checkpoint(&path, "is not UTF-8"))?;
-    Ok(Some(text))
 }
 
 #[cfg(test)]
@@ -157,7 +152,7 @@ mod tests {
 
     #[test]
     fn kinds() {
-        let bytes = pre_tokenizer::pre_tokenizer("smollm");
+        let bytes = Scheme::named("smollm").unwrap().pre_tokenizer();
         let mut json = json!({ "model": { "type": "BPE" }, "pre_tokenizer": bytes });
         assert_eq!(scheme(&json), Ok("smollm"));
         json["normalizer"] = json!({ "type": "NFC" });
@@ -168,6 +163,36 @@ mod tests {
         json["model"]["byte_fallback"] = true.into();
         assert!(scheme(&json).is_err());
         assert!(scheme(&json!({ "model": { "type": "Unigram" } })).is_err());
+        let llama = Scheme::named("llama-bpe").unwrap().pre_tokenizer();
+        let mut json = json!({ "model": { "type": "BPE" }, "pre_tokenizer": llama });
+        assert_eq!(scheme(&json), Ok("smaug-bpe"));
+        json["model"]["ignore_merges"] = true.into();
+        assert_eq!(scheme(&json), Ok("llama-bpe"));
+        json["model"]["end_of_word_suffix"] = "</w>".into();
+        assert!(scheme(&json).unwrap_err().contains("end_of_word_suffix"));
+    }
+
+    #[test]
+    fn tokens_around_a_text() {
+        let special = json!({ "SpecialToken": { "id": "<s>", "type_id": 0 } });
+        let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+        let with = |single: Value| {
+            let template = json!({ "type": "TemplateProcessing", "single": single });
+            json!({ "post_processor": { "type": "Sequence", "processors": [template] } })
+        };
+        let none = Value::Null;
+        for (single, bos, eos) in [
+            (json!([special, text]), true, false),
+            (json!([text, special]), false, true),
+            (json!([special, text, special]), true, true),
+            (json!([text]), false, false),
+        ] {
+            assert_eq!(adds(&with(single.clone()), &none, "bos"), bos, "{single}");
+            assert_eq!(adds(&with(single.clone()), &none, "eos"), eos, "{single}");
+        }
+        let said = json!({ "add_bos_token": false, "add_eos_token": true });
+        let json = with(json!([special, text]));
+        assert!(!adds(&json, &said, "bos") && adds(&json, &said, "eos"));
     }
 
     #[test]

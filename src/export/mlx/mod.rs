@@ -6,7 +6,9 @@
 //! than MLX's largest group. All other weights are stored plain.
 
 mod affine;
+mod client;
 mod config;
+mod layout;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,14 +17,16 @@ use safetensors::Dtype;
 use serde::Serialize;
 
 use self::affine::Affine;
+use self::layout::{Form, Module, Placed, Segment, layout};
 use super::precision::Precision;
-use super::rows::{Job, Run};
-use crate::checkpoint::dtype::{AlignedBytes, bytes_per_weight, from_f32, parse_dtype, to_f32};
+use super::rows::Run;
+use super::whole::whole_model;
+use crate::architecture::HEAD;
+use crate::checkpoint::dtype::{AlignedBytes, bytes_per_weight, from_f32, to_f32};
 use crate::checkpoint::{
     OutputTensor, ShardLayout, ShardWriter, Staging, check_sidecars, copy_sidecars, write_json,
 };
 use crate::error::{Error, Result};
-use crate::pipeline::manifest::Status;
 use crate::pipeline::{AdapterMode, CompressedFolder, OutputDtype, Progress};
 
 /// How to export for MLX.
@@ -43,9 +47,9 @@ pub struct MlxOptions {
 pub struct MlxReport {
     /// The folder.
     pub output: PathBuf,
-    /// Weights that stay coded.
+    /// Modules that stay coded; the experts of a layer are three.
     pub coded: usize,
-    /// Tensors stored plain.
+    /// Modules stored plain.
     pub plain: usize,
     /// Bytes of tensor data.
     pub bytes: u64,
@@ -53,167 +57,147 @@ pub struct MlxReport {
     pub precision: Precision,
 }
 
-/// How a tensor is stored.
-#[derive(Debug)]
-enum Form {
-    /// Codes, scales and biases.
-    Affine(Affine),
-    /// Numbers of this type.
-    Plain(Dtype),
-}
-
 /// Writes the mlx-lm folder `output`, on the current rayon pool. The caller has checked `output`.
 ///
 /// # Errors
-/// [`Error::Tensor`] for stacked experts, for a weight past the range of the type, and with
-/// `exact` for one that would change; [`Error::Checkpoint`] without a `config.json`; I/O. No output
-/// is left behind.
+/// [`Error::Checkpoint`] without a `config.json`, and for a configuration that mlx-lm does not
+/// compute; [`Error::Tensor`] for a tensor that the configuration means and that is missing, of
+/// another shape or left over, for a weight past the range of the type, and with `exact` for one
+/// that would change; I/O. No output is left behind.
 pub fn export_mlx(
     input: &CompressedFolder,
     output: &Path,
     options: MlxOptions,
     progress: &dyn Progress,
 ) -> Result<MlxReport> {
-    let mut planned = Vec::new();
-    for index in 0..input.manifest.tensors.len() {
-        if let Some(job) = Job::new(input, index, options.adapters)? {
-            let form = form(input, &job, options)?;
-            planned.push((job, form));
-        }
-    }
-    let groups: Vec<Vec<OutputTensor>> =
-        planned.iter().map(|(job, form)| outputs(job, form)).collect();
+    let (json, architecture) = config::read(input)?;
+    let architecture = architecture.as_ref();
+    let jobs = whole_model(input, architecture, options.adapters)?;
+    let inside = architecture.is_some() && json["text_config"].is_object();
+    let (modules, placed) = layout(input, architecture, inside, jobs, options)?;
+    let groups: Vec<Vec<OutputTensor>> = modules.iter().map(Module::outputs).collect();
     let bytes = groups.iter().flatten().map(OutputTensor::byte_len).sum();
     check_sidecars(input.stored.folder())?;
     progress.begin("exporting", bytes);
     let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
     let staging = Staging::create(output)?;
-    let layout = ShardLayout::new(&groups, options.max_shard_bytes, &metadata);
-    let writer = ShardWriter::create(staging.folder(), layout)?;
+    let shards = ShardLayout::new(&groups, options.max_shard_bytes, &metadata);
+    let writer = ShardWriter::create(staging.folder(), shards)?;
     let mut precision = Precision::default();
-    for ((job, form), outputs) in planned.iter().zip(&groups) {
+    let mut done = 0;
+    for (index, one) in placed.iter().enumerate() {
         progress.check_stopped()?;
-        let name = &job.entry.name;
-        let sums = job.for_each_run(input, |run| match form {
-            Form::Affine(affine) => write_affine(input, name, affine, outputs, run, &writer),
-            Form::Plain(dtype) => write_plain(input, name, *dtype, run, &writer),
-        })?;
+        let name = &one.job.entry.name;
+        let target =
+            Target { input, modules: &modules, groups: &groups, placed: one, writer: &writer };
+        let sums = one.job.for_each_run(input, |run| target.write(run))?;
         precision.add(input, name, sums, options.exact)?;
-        progress.advance(outputs.iter().map(OutputTensor::byte_len).sum());
+        let all = bytes * (index as u64 + 1) / placed.len() as u64;
+        progress.advance(all - done);
+        done = all;
         progress.tensor(name);
     }
     writer.finish()?;
-    let coded: Vec<(&str, &Affine)> = planned
+    let coded: Vec<(&str, Form)> = modules
         .iter()
-        .filter_map(|(job, form)| match form {
-            Form::Affine(affine) => Some((module_of(&job.entry.name), affine)),
-            Form::Plain(_) => None,
-        })
+        .filter(|module| matches!(module.form, Form::Affine { .. }))
+        .map(|module| (module.path(), module.form))
         .collect();
-    write_json(&staging.folder().join("config.json"), &config::mlx_config(input, &coded)?)?;
+    let tied = !modules.iter().any(|module| module.name.ends_with(HEAD));
+    let json = config::mlx_config(json, architecture, tied, &coded);
+    write_json(&staging.folder().join("config.json"), &json)?;
     copy_sidecars(input.stored.folder(), staging.folder())?;
-    let (coded, plain) = (coded.len(), planned.len() - coded.len());
+    let (coded, plain) = (coded.len(), modules.len() - coded.len());
     staging.commit()?;
     Ok(MlxReport { output: output.to_path_buf(), coded, plain, bytes, precision })
 }
 
-fn module_of(name: &str) -> &str {
-    name.strip_suffix(".weight").unwrap_or(name)
+/// Where the runs of a job go.
+struct Target<'a> {
+    input: &'a CompressedFolder,
+    modules: &'a [Module],
+    /// The stored tensors of each module.
+    groups: &'a [Vec<OutputTensor>],
+    placed: &'a Placed<'a>,
+    writer: &'a ShardWriter,
 }
 
-fn form(input: &CompressedFolder, job: &Job<'_>, options: MlxOptions) -> Result<Form> {
-    let entry = job.entry;
-    if entry.shape.len() == 3 && job.codes().is_some() {
-        let message = "mlx-lm has no form for stacked experts that are coded";
-        return Err(Error::tensor(input.stored.folder(), &entry.name, message));
-    }
-    let source = parse_dtype(&entry.dtype).unwrap_or(Dtype::F32);
-    let dtype = options.dtype.of(source);
-    if entry.name.ends_with(".weight")
-        && let Some(affine) = Affine::of(job, dtype)
-    {
-        return Ok(Form::Affine(affine));
-    }
-    let kept = matches!(entry.status, Status::Kept { .. });
-    Ok(Form::Plain(if kept { source } else { dtype }))
-}
-
-fn outputs(job: &Job<'_>, form: &Form) -> Vec<OutputTensor> {
-    let name = &job.entry.name;
-    let shape = &job.entry.shape;
-    match form {
-        Form::Plain(dtype) => {
-            vec![OutputTensor { name: name.clone(), dtype: *dtype, shape: shape.clone() }]
+impl Target<'_> {
+    /// Writes a run; gives its weights as mlx-lm has them.
+    fn write(&self, run: &Run<'_>) -> Result<Vec<f32>> {
+        let mut written = Vec::with_capacity(run.weights.len());
+        for segment in self.placed.segments(run.first, run.weights.len()) {
+            let outputs = &self.groups[segment.module];
+            written.extend(match (self.modules[segment.module].form, &self.placed.affine) {
+                (Form::Affine { .. }, Some(affine)) => {
+                    self.affine(affine, outputs, run, &segment)?
+                }
+                (Form::Plain(dtype), _) => self.plain(dtype, &outputs[0], run, &segment)?,
+                (Form::Affine { .. }, None) => unreachable!("invariant: a coded module has codes"),
+            });
         }
-        Form::Affine(affine) => {
-            let module = module_of(name);
-            let (rows, cols) = job.rows_and_cols();
-            let per_group = vec![rows, cols / affine.group];
-            let codes = vec![rows, cols * affine.bits / 32];
-            vec![
-                OutputTensor { name: name.clone(), dtype: Dtype::U32, shape: codes },
-                OutputTensor {
-                    name: format!("{module}.scales"),
-                    dtype: affine.dtype,
-                    shape: per_group.clone(),
-                },
-                OutputTensor {
-                    name: format!("{module}.biases"),
-                    dtype: affine.dtype,
-                    shape: per_group,
-                },
-            ]
+        Ok(written)
+    }
+
+    fn overflow(&self, value: f32, dtype: Dtype) -> Error {
+        let message = format!("{value} overflows {dtype:?}; choose another --dtype");
+        Error::tensor(self.input.stored.folder(), &self.placed.job.entry.name, message)
+    }
+
+    fn plain(
+        &self,
+        dtype: Dtype,
+        output: &OutputTensor,
+        run: &Run<'_>,
+        segment: &Segment,
+    ) -> Result<Vec<f32>> {
+        let weights = &run.weights[segment.from..][..segment.len];
+        let mut bytes = AlignedBytes::default();
+        if let Some(index) = from_f32(dtype, weights, &mut bytes) {
+            return Err(self.overflow(weights[index], dtype));
         }
+        let at = (segment.to * bytes_per_weight(dtype)) as u64;
+        self.writer.write(&output.name, at, bytes.as_slice())?;
+        let mut written = vec![0.0; weights.len()];
+        to_f32(dtype, &bytes, &mut written);
+        Ok(written)
     }
-}
 
-fn overflow(input: &CompressedFolder, name: &str, value: f32, dtype: Dtype) -> Error {
-    let message = format!("{value} overflows {dtype:?}; choose another --dtype");
-    Error::tensor(input.stored.folder(), name, message)
-}
-
-fn write_plain(
-    input: &CompressedFolder,
-    name: &str,
-    dtype: Dtype,
-    run: &Run<'_>,
-    writer: &ShardWriter,
-) -> Result<Vec<f32>> {
-    let mut bytes = AlignedBytes::default();
-    if let Some(index) = from_f32(dtype, run.weights, &mut bytes) {
-        return Err(overflow(input, name, run.weights[index], dtype));
-    }
-    writer.write(name, (run.first * bytes_per_weight(dtype)) as u64, bytes.as_slice())?;
-    let mut written = vec![0.0; run.weights.len()];
-    to_f32(dtype, &bytes, &mut written);
-    Ok(written)
-}
-
-fn write_affine(
-    input: &CompressedFolder,
-    name: &str,
-    affine: &Affine,
-    outputs: &[OutputTensor],
-    run: &Run<'_>,
-    writer: &ShardWriter,
-) -> Result<Vec<f32>> {
-    let cols = outputs[0].shape[1] * 32 / affine.bits;
-    let first_row = run.first / cols;
-    let pairs = affine.pairs(run.parts, cols);
-    let code_bytes = outputs[0].shape[1] * 4;
-    writer.write(name, (first_row * code_bytes) as u64, &run.parts[0])?;
-    let mut stored = [AlignedBytes::default(), AlignedBytes::default()];
-    let size = bytes_per_weight(affine.dtype);
-    let mut rounded = [vec![0.0; pairs.scales.len()], vec![0.0; pairs.scales.len()]];
-    for (i, values) in [&pairs.scales, &pairs.biases].into_iter().enumerate() {
-        if let Some(index) = from_f32(affine.dtype, values, &mut stored[i]) {
-            return Err(overflow(input, name, values[index], affine.dtype));
+    /// Whole rows of codes; those of a run are.
+    fn affine(
+        &self,
+        affine: &Affine,
+        outputs: &[OutputTensor],
+        run: &Run<'_>,
+        segment: &Segment,
+    ) -> Result<Vec<f32>> {
+        let (_, cols) = self.placed.job.rows_and_cols();
+        let rows = segment.from / cols..(segment.from + segment.len) / cols;
+        let all = run.weights.len() / cols;
+        let parts: Vec<Vec<u8>> = run
+            .parts
+            .iter()
+            .map(|part| {
+                let row = part.len() / all;
+                part[rows.start * row..rows.end * row].to_vec()
+            })
+            .collect();
+        let pairs = affine.pairs(&parts, cols);
+        let first_row = segment.to / cols;
+        let code_bytes = cols * affine.bits / 8;
+        self.writer.write(&outputs[0].name, (first_row * code_bytes) as u64, &parts[0])?;
+        let mut stored = [AlignedBytes::default(), AlignedBytes::default()];
+        let size = bytes_per_weight(affine.dtype);
+        let mut rounded = [vec![0.0; pairs.scales.len()], vec![0.0; pairs.scales.len()]];
+        for (i, values) in [&pairs.scales, &pairs.biases].into_iter().enumerate() {
+            if let Some(index) = from_f32(affine.dtype, values, &mut stored[i]) {
+                return Err(self.overflow(values[index], affine.dtype));
+            }
+            to_f32(affine.dtype, &stored[i], &mut rounded[i]);
+            let at = first_row * (cols / affine.group) * size;
+            self.writer.write(&outputs[i + 1].name, at as u64, stored[i].as_slice())?;
         }
-        to_f32(affine.dtype, &stored[i], &mut rounded[i]);
-        let output = &outputs[i + 1];
-        let from = first_row * output.shape[1] * size;
-        writer.write(&output.name, from as u64, stored[i].as_slice())?;
+        let [scales, biases] = rounded;
+        Ok(affine.decode(&parts[0], &scales, &biases, segment.len))
     }
-    let [scales, biases] = rounded;
-    Ok(affine.decode(&run.parts[0], &scales, &biases, run.weights.len()))
 }

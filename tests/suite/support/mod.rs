@@ -3,6 +3,7 @@
 // Without the default features fewer tests use it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod gguf;
 #[path = "../../../fixtures/variants.rs"]
 pub mod variants;
 

@@ -1,9 +1,12 @@
 //! Rotary position embeddings (arXiv 2104.09864), in the halves of a head as Hugging Face has them.
 
 use std::f64::consts::TAU;
+#[cfg(feature = "model")]
 use std::ops::Range;
 
 use serde_json::{Map, Value};
+
+use super::fields::Fields;
 
 /// Base and scaling of a rotary embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,16 +41,37 @@ pub enum Scaling {
 }
 
 impl Rope {
-    /// Reads `rope_parameters` or `rope_scaling`; `theta` is the base where they have none.
+    /// Reads `rope_parameters` or `rope_scaling`. `theta` is the base where they have none;
+    /// `original` the window of training, where the configuration itself says it, else
+    /// `max_positions` where they have none.
     pub(super) fn parse(
         parameters: Option<&Map<String, Value>>,
-        theta: Option<f64>,
+        theta: f64,
+        max_positions: usize,
+        original: Option<f64>,
     ) -> Result<Self, String> {
-        let get = |key: &str| parameters.and_then(|p| p.get(key));
-        let number = |key: &str| get(key).and_then(Value::as_f64);
-        let needed = |key: &str| number(key).ok_or_else(|| format!("the rope has no {key}"));
-        let theta = number("rope_theta").or(theta).unwrap_or(10_000.0);
-        let kind = get("rope_type").or_else(|| get("type")).and_then(Value::as_str);
+        let empty = Map::new();
+        let fields = Fields(parameters.unwrap_or(&empty));
+        let number = |key: &str| fields.number(key);
+        let needed = |key: &str| match number(key)? {
+            Some(x) if x > 0.0 => Ok(x),
+            Some(x) => Err(format!("{key} {x} of the rope is not above zero")),
+            None => Err(format!("the rope has no {key}")),
+        };
+        match number("partial_rotary_factor")? {
+            None | Some(1.0) => {}
+            Some(other) => {
+                return Err(format!("partial_rotary_factor {other} is not supported"));
+            }
+        }
+        let theta = number("rope_theta")?.unwrap_or(theta);
+        if theta <= 0.0 {
+            return Err(format!("rope_theta {theta} is not above zero"));
+        }
+        let kind = match fields.text("rope_type")? {
+            None => fields.text("type")?,
+            some => some,
+        };
         let scaling = match kind.unwrap_or("default") {
             "default" => Scaling::None,
             "linear" => Scaling::Linear { factor: needed("factor")? },
@@ -55,21 +79,36 @@ impl Rope {
                 factor: needed("factor")?,
                 low: needed("low_freq_factor")?,
                 high: needed("high_freq_factor")?,
-                original: needed("original_max_position_embeddings")?,
+                original: match (original, number("original_max_position_embeddings")?) {
+                    (Some(original), _) | (None, Some(original)) => original,
+                    (None, None) => max_positions as f64,
+                },
             },
             other => return Err(format!("rope type {other:?} is not supported")),
         };
         Ok(Self { theta, scaling })
     }
 
+    /// What each frequency of a head of `head_dim` is divided by, head_dim / 2 of them.
+    pub(crate) fn factors(&self, head_dim: usize) -> Vec<f64> {
+        self.plain(head_dim).map(|f| f / self.scaling.apply(f)).collect()
+    }
+
     /// Angle a position of each pair of elements of a head of `head_dim`, head_dim / 2 of them.
+    #[cfg(feature = "model")]
     fn frequencies(&self, head_dim: usize) -> Vec<f64> {
-        let plain = |i: usize| self.theta.powf(-((2 * i) as f64) / head_dim as f64);
-        (0..head_dim / 2).map(plain).map(|f| self.scaling.apply(f)).collect()
+        self.plain(head_dim).map(|f| self.scaling.apply(f)).collect()
+    }
+
+    /// The frequencies before they are stretched.
+    fn plain(&self, head_dim: usize) -> impl Iterator<Item = f64> + use<> {
+        let theta = self.theta;
+        (0..head_dim / 2).map(move |i| theta.powf(-((2 * i) as f64) / head_dim as f64))
     }
 
     /// Cosines and sines of `positions`, each row-major [positions, head_dim / 2].
-    pub(super) fn tables(&self, head_dim: usize, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+    #[cfg(feature = "model")]
+    pub(crate) fn tables(&self, head_dim: usize, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.frequencies(head_dim);
         let angles =
             positions.flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
