@@ -10,7 +10,7 @@ import numpy as np
 
 from . import astc, bc4, packed
 
-FORMAT_VERSION = (1, 2)
+FORMAT_VERSION = (1, 3)
 CODECS = {"grid2": packed.grid2, "int4": packed.int4, "astc": astc.decode, "bc4": bc4.decode}
 DTYPES = {
     "BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",

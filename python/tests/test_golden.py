@@ -169,7 +169,7 @@ class Rules(unittest.TestCase):
                 self.folder(bad)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            for known in ("1.0", "1.1", "1.2"):
+            for known in ("1.0", "1.1", "1.2", "1.3"):
                 self.folder(known)
             with self.assertRaisesRegex(UserWarning, "newer"):
                 self.folder("1.7")

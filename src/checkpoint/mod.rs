@@ -16,6 +16,7 @@ pub mod role;
 mod shard_writer;
 mod sidecars;
 mod staging;
+mod surroundings;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -35,6 +36,7 @@ pub use shard_writer::{OutputTensor, Placement, ShardLayout, ShardWriter};
 pub use sidecars::{copy_sidecars, find_sidecars};
 pub use staging::{Staging, check_output_path, disk_free};
 pub(crate) use staging::{write_file, write_json};
+pub(crate) use surroundings::Surroundings;
 
 /// Name of the weights file of an unsharded checkpoint.
 pub const SINGLE_FILE: &str = "model.safetensors";

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::decibels;
 use super::plan::Totals;
 use crate::codec::Params;
 use crate::error::{Error, IoContext, Result};
@@ -19,7 +20,7 @@ pub const TOOL: &str = concat!("compress-model ", env!("CARGO_PKG_VERSION"));
 
 /// Version of the output format, major.minor. A reader refuses another major version and warns of
 /// a higher minor one, which may have keys that it does not know.
-pub const FORMAT_VERSION: &str = "1.2";
+pub const FORMAT_VERSION: &str = "1.3";
 
 /// Largest manifest read.
 const MAX_MANIFEST_LEN: u64 = 256 << 20;
@@ -46,6 +47,10 @@ pub struct Manifest {
     pub solved: Option<Solved>,
     /// Sums over all tensors.
     pub totals: Totals,
+    /// BLAKE3 of every other file that the folder is read by: configuration, recipe, tokenizer,
+    /// templates.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub files: BTreeMap<String, String>,
     /// One entry a source tensor, in natural order of names.
     pub tensors: Vec<Entry>,
 }
@@ -57,6 +62,9 @@ pub struct Solved {
     pub mode: String,
     /// Tokens of the calibration text; 0 where the text was one for training.
     pub tokens: usize,
+    /// Coded tensors that were coded each on its own all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unsolved: Vec<String>,
 }
 
 impl std::fmt::Display for Solved {
@@ -119,7 +127,9 @@ pub enum Status {
         adapter: Option<AdapterEntry>,
         /// Bits per weight, parts and adapter counted.
         bits_per_weight: f64,
-        /// SQNR of decoded + B·A against the source in dB; null if there is no error.
+        /// SQNR of decoded + B·A against the source in dB; null if there is no error, "-inf" if there
+        /// is one and the source is all zeros.
+        #[serde(with = "decibels", default)]
         sqnr_db: Option<f64>,
     },
     /// Copied.
