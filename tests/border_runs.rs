@@ -91,6 +91,7 @@ fn zeros_stay_zeros_and_an_error_in_them_is_no_exactness() {
         let setting = format!("scales={scales}");
         let mut args = vec!["--text", &text, "-o", "trained", "--start", "start", "--overwrite"];
         args.extend(["--ctx", "64", "--steps", "4", "--train", &setting]);
+        args.extend(["--train", "keep_last=true"]);
         workspace.run("qat", "model", &args).ok();
         assert_eq!(largest(&decoded(&workspace, "trained", DOWN)), 0.0, "{scales}");
         workspace.run("verify", "trained", &["--against", "model"]).ok();
@@ -344,4 +345,52 @@ fn verify_knows_the_files_and_the_checkpoint() {
         "{}",
         run.stderr
     );
+}
+
+#[test]
+fn training_that_makes_it_worse_is_refused() {
+    let workspace = Workspace::with_tiny_llama(1);
+    let text = text(&workspace, 60_000);
+    compress(&workspace, "start", "on-device", &text).ok();
+    let qat = |more: &[&str]| {
+        let args =
+            ["--text", text.as_str(), "-o", "out", "--start", "start", "--ctx", "64", "--json"];
+        workspace.run("qat", "model", &[&args[..], more].concat())
+    };
+    let words = ["training made the model worse", "keep_last=true"];
+    let rate = ["--steps", "6", "--rate", "100"];
+    qat(&rate).fails(6, &words);
+    assert_eq!(workspace.names(), ["model", "start", "text"]);
+    let blocks = ["--steps", "0", "--train", "block_epochs=1", "--rate", "100"];
+    qat(&blocks).fails(6, &words);
+    assert_eq!(workspace.names(), ["model", "start", "text"]);
+    // Nothing is held out of little text.
+    fs::write(workspace.path("text"), &fs::read_to_string(&text).unwrap()[..600]).unwrap();
+    let run = qat(&rate);
+    run.fails(6, &words);
+    let report = qat(&[&rate[..], &["--train", "keep_last=true"]].concat()).ok().json();
+    assert_eq!(report["windows"][1], 0);
+
+    // The best state, not the last.
+    let text = fs::read_to_string(fixture("calib_cc0.txt")).unwrap();
+    fs::write(workspace.path("text"), &text[..60_000]).unwrap();
+    let rates = ["--steps", "8", "--rate", "0.02", "--train", "evaluate_every=1"];
+    let more = ["--train", "floor=1.0", "--overwrite"];
+    let report = qat(&[&rates[..], &more].concat()).ok().json();
+    let losses: Vec<f64> = report["evaluations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["loss"].as_f64().unwrap())
+        .collect();
+    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    fs::rename(workspace.path("out"), workspace.path("start-again")).unwrap();
+    let args = ["--text", workspace.path("text").to_str().unwrap(), "-o", "out", "--start"]
+        .map(str::to_owned);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let more =
+        ["start-again", "--ctx", "64", "--json", "--steps", "1", "--train", "keep_last=true"];
+    let again = workspace.run("qat", "model", &[&args[..], &more].concat()).ok().json();
+    let found = again["evaluations"][0]["loss"].as_f64().unwrap();
+    assert_eq!(found.to_bits(), best.to_bits(), "{found} of {losses:?}");
 }
