@@ -192,7 +192,8 @@ impl Error {
     /// Whether the same run may well succeed another time: the system refused or was asked to end
     /// it.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::DiskFull { .. } | Self::Stopped { .. })
+        matches!(self, Self::Io { .. } | Self::DiskFull { .. })
+            || matches!(self, Self::Stopped { .. } | Self::StoppedEarly)
             || matches!(self, Self::Adapter(compress_model_lora::Error::Io { .. }))
     }
 

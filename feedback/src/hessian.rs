@@ -20,6 +20,9 @@ impl Default for Damping {
     }
 }
 
+/// Mean diagonals between 2 to the power of minus this and of this are worked with as they are.
+const USUAL_EXPONENT: f64 = 40.0;
+
 /// H with its damping: f32 [n, n], symmetric and positive definite.
 #[derive(Debug, Clone)]
 pub struct Hessian {
@@ -78,6 +81,19 @@ impl Hessian {
         }
     }
 
+    /// What a mean of x·xᵀ [n, n] should be divided by before it is worked with: a power of four near
+    /// its mean diagonal, or 1 where that is of a usual size. Dividing everything that is linear in it
+    /// by the same power changes no solution, and keeps squares and inverses of very quiet or very
+    /// loud inputs in the range of f32.
+    #[must_use]
+    pub fn unit(values: &[f32], n: usize) -> f64 {
+        let sum: f64 = (0..n).map(|i| f64::from(values[i * n + i])).sum();
+        let mean = sum / n.max(1) as f64;
+        let usual = (-USUAL_EXPONENT..USUAL_EXPONENT).contains(&mean.log2());
+        // A root of the unit has to be a power of two as well.
+        if mean > 0.0 && !usual { 4.0f64.powi((mean.log2() / 2.0).floor() as i32) } else { 1.0 }
+    }
+
     /// The width.
     #[must_use]
     pub fn width(&self) -> usize {
@@ -124,6 +140,18 @@ mod tests {
         let mean = 5.0 / 3.0;
         assert!((hessian.diagonal(2) - 1.01 * mean).abs() < 1e-6);
         assert!((hessian.diagonal(0) - (1.0 + 0.01 * mean)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn units_are_powers_of_four_of_unusual_means_only() {
+        let of = |mean: f32| Hessian::unit(&[mean, 0.0, 0.0, mean], 2);
+        for usual in [0.0, 1e-12, 0.3, 1.0, 1e12] {
+            assert_eq!(of(usual), 1.0, "{usual}");
+        }
+        assert_eq!(of(2.0f32.powi(-100)), 2.0f64.powi(-100));
+        assert_eq!(of(1.5 * 2.0f32.powi(-101)), 2.0f64.powi(-102));
+        assert_eq!(of(3.0 * 2.0f32.powi(60)), 2.0f64.powi(60));
+        assert_eq!(of(f32::from_bits(1)), 2.0f64.powi(-150));
     }
 
     #[test]

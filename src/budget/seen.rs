@@ -19,7 +19,13 @@ pub(super) struct Factored {
 }
 
 impl Seen {
-    pub(super) fn new(width: usize, mean: Option<Vec<f32>>) -> Self {
+    /// What layers of `width` inputs see. Errors in its norm are in units of their own where the
+    /// inputs are very quiet or loud: they compare with each other alone.
+    pub(super) fn new(width: usize, mut mean: Option<Vec<f32>>) -> Self {
+        if let Some(mean) = &mut mean {
+            let unit = Hessian::unit(mean, width);
+            mean.iter_mut().for_each(|value| *value = (f64::from(*value) / unit) as f32);
+        }
         Self { width, mean, factored: OnceLock::new() }
     }
 

@@ -215,9 +215,9 @@ impl Run<'_> {
         let mut gram = Gram::new(self.model.architecture().hidden_size);
         gram.add(&self.model.head_input(&states)?);
         let errors = difference(&weights, &decoded);
-        let mean = gram.mean();
-        let error = squared_norm(&errors, &mean, gram.width());
-        let seen = Arc::new(Seen::new(gram.width(), Some(mean)));
+        let seen = Arc::new(Seen::new(gram.width(), Some(gram.mean())));
+        let mean = seen.mean().expect("invariant: set above");
+        let error = squared_norm(&errors, mean, gram.width());
         self.add(Variant { number, error, seen, table: Some(decoded) }, &states)
     }
 

@@ -18,9 +18,9 @@ use super::statistics::{DESCRIPTION_FILE, Description, SiteStatistics, VERSION};
 use super::stream::embed;
 use super::text::CalibrationText;
 use crate::build;
-use crate::checkpoint::{Checkpoint, Partial, Staging, write_json};
+use crate::checkpoint::{Checkpoint, Dependency, Partial, Surroundings, write_json};
 use crate::error::{Error, IoContext, Result};
-use crate::model::{Model, ModelOptions, Passage, Site};
+use crate::model::{Model, ModelOptions, Passage, Site, SiteLayers};
 use crate::pipeline::manifest::TOOL;
 use crate::pipeline::{Progress, source_fingerprint};
 
@@ -69,68 +69,85 @@ pub fn calibrate(
         format_version: VERSION.to_owned(),
         tool: TOOL.to_owned(),
         source_fingerprint: source_fingerprint(checkpoint)?.to_hex().to_string(),
+        surroundings: Surroundings::of(checkpoint)?,
         texts: text.files.clone(),
         ctx: text.ctx,
         windows: text.windows().len(),
         sites: Vec::new(),
     };
-    let texts: Vec<&str> = text.files.iter().map(|(_, hash)| hash.as_str()).collect();
-    let depends = [
-        ("the checkpoint", fresh.source_fingerprint.clone()),
-        ("the text", texts.join(" ")),
-        ("the windows", format!("{} of {}", fresh.windows, fresh.ctx)),
-        ("the program", build::IDENTITY.to_owned()),
-    ];
-    let work = Partial::open(output, &depends, resume)?;
-    let folder = work.folder().to_path_buf();
-    let staging = Staging::lasting(folder.join("statistics"), output)?;
-    let journal = resumed(&folder, fresh)?;
-    let resumed_blocks = journal.blocks;
-    let mut pass = Pass { model: &model, text, folder: &folder, staged: staging.folder(), journal };
-    progress.begin("calibrating", model.block_count() as u64);
-    progress.advance(resumed_blocks as u64);
-    if resumed_blocks == 0 {
-        embed(&model, text, &pass.hidden(0)?)?;
-    }
-    while pass.journal.blocks < model.block_count() {
-        if progress.stopped() {
-            return Err(Error::Stopped { folder });
+    let partial = Partial::open(output, &dependencies(&fresh), resume)?;
+    let run = || -> Result<(usize, Vec<SiteStatistics>)> {
+        let journal = Journal::open(partial.folder(), fresh)?;
+        let resumed_blocks = journal.blocks;
+        let mut pass = Pass { model: &model, text, folder: partial.folder(), journal };
+        pass.run(progress)?;
+        Ok((resumed_blocks, pass.finish()?))
+    };
+    let (resumed_blocks, sites) = match run() {
+        Ok(done) => done,
+        Err(e) => {
+            partial.end(&e);
+            return Err(e);
         }
-        pass.block()?;
-        progress.advance(1);
-    }
-    pass.head()?;
-    let description = pass.journal.description;
-    write_json(&staging.folder().join(DESCRIPTION_FILE), &description)?;
-    staging.commit()?;
-    work.remove()?;
+    };
+    partial.become_output(output)?;
     let seconds = start.elapsed().as_secs_f64();
     let (output, tokens) = (output.to_path_buf(), text.tokens());
-    Ok(CalibrateReport { output, tokens, resumed_blocks, sites: description.sites, seconds })
+    Ok(CalibrateReport { output, tokens, resumed_blocks, sites, seconds })
 }
 
-/// Reads how far an earlier run got whose work is in `folder`.
-fn resumed(folder: &Path, fresh: Description) -> Result<Journal> {
-    let path = folder.join(JOURNAL);
-    if !path.exists() {
-        return Ok(Journal { blocks: 0, description: fresh });
+/// What statistics depend on.
+fn dependencies(of: &Description) -> Vec<Dependency> {
+    let texts: Vec<&str> = of.texts.iter().map(|(_, hash)| hash.as_str()).collect();
+    let windows = format!("{} windows of {} of {}", of.windows, of.ctx, texts.join(", "));
+    let mut dependencies = vec![("the checkpoint", of.source_fingerprint.clone())];
+    dependencies.extend(of.surroundings.dependencies());
+    dependencies.extend([
+        ("the text or its windows", windows),
+        ("the program", build::IDENTITY.to_owned()),
+        ("the processor's arithmetic", build::arithmetic().to_owned()),
+    ]);
+    dependencies
+}
+
+impl Journal {
+    /// How far the work in `folder` got; nowhere yet for statistics of what `fresh` describes.
+    fn open(folder: &Path, fresh: Description) -> Result<Self> {
+        let path = folder.join(JOURNAL);
+        if !path.exists() {
+            return Ok(Self { blocks: 0, description: fresh });
+        }
+        let bytes = fs::read(&path).at("read", &path)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::checkpoint(&path, format!("not readable: {e}")))
     }
-    let bytes = fs::read(&path).at("read", &path)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Error::checkpoint(&path, format!("not readable: {e}; start with --restart")))
 }
 
 struct Pass<'a> {
     model: &'a Model,
     text: &'a CalibrationText,
-    /// Work in progress.
     folder: &'a Path,
-    /// What becomes the output.
-    staged: &'a Path,
     journal: Journal,
 }
 
 impl Pass<'_> {
+    /// Takes the text through all blocks that it has not passed yet.
+    fn run(&mut self, progress: &dyn Progress) -> Result<()> {
+        progress.begin("calibrating", self.model.block_count() as u64);
+        progress.advance(self.journal.blocks as u64);
+        if self.journal.blocks == 0 {
+            embed(self.model, self.text, &self.hidden(0)?)?;
+        }
+        while self.journal.blocks < self.model.block_count() {
+            if progress.stopped() {
+                return Err(Error::Stopped { folder: self.folder.to_path_buf() });
+            }
+            self.block()?;
+            progress.advance(1);
+        }
+        self.head()
+    }
+
     /// Hidden states before block `block`. Two files take turns, so that those of the last finished
     /// block are always whole.
     fn hidden(&self, block: usize) -> Result<Activations> {
@@ -177,8 +194,13 @@ impl Pass<'_> {
             sites.iter().map(|layers| layers.site).filter(|site| site.is_expert()).collect();
         let (grams, rare) = with_fallback(grams.into_inner(), &experts);
         let found = sites.into_iter().filter_map(|layers| {
-            let all_experts = rare.contains(&layers.site);
-            Some((layers.weights, grams.get(&layers.site)?, all_experts))
+            let SiteLayers { site, weights, matrix, .. } = layers;
+            Some(Found {
+                weights,
+                matrix,
+                gram: grams.get(&site)?,
+                all_experts: rare.contains(&site),
+            })
         });
         let found: Vec<_> = found.collect();
         self.store(&format!("block-{index:05}.safetensors"), &found)?;
@@ -192,32 +214,54 @@ impl Pass<'_> {
     /// What the head sees, if it is not the embedding table too.
     fn head(&mut self) -> Result<()> {
         let Some(name) = self.model.own_head() else { return Ok(()) };
-        let gram = collect_head(self.model, &self.hidden(self.journal.blocks)?)?;
-        self.store("head.safetensors", &[(vec![name.to_owned()], &gram, false)])
+        let gram = &collect_head(self.model, &self.hidden(self.journal.blocks)?)?;
+        let weights = vec![name.to_owned()];
+        self.store("head.safetensors", &[Found { weights, matrix: None, gram, all_experts: false }])
     }
 
-    fn store(&mut self, file: &str, sites: &[(Vec<String>, &Gram, bool)]) -> Result<()> {
-        let path = self.staged.join(file);
-        let means: Vec<(String, usize, Vec<f32>)> = sites
-            .iter()
-            .map(|(weights, gram, _)| (weights[0].clone(), gram.width(), gram.mean()))
-            .collect();
-        let views = means.iter().map(|(name, width, mean)| {
-            let view = TensorView::new(Dtype::F32, vec![*width; 2], bytemuck::cast_slice(mean));
-            (name.as_str(), view.expect("invariant: a square matrix"))
+    fn store(&mut self, file: &str, found: &[Found<'_>]) -> Result<()> {
+        let path = self.folder.join(file);
+        let with_means = found.iter().map(|Found { weights, matrix, gram, all_experts }| {
+            let (width, mean) = (gram.width(), gram.mean());
+            let site = SiteStatistics {
+                weights: weights.clone(),
+                matrix: *matrix,
+                file: file.to_owned(),
+                width,
+                tokens: gram.tokens(),
+                dead: (0..width).filter(|i| mean[i * width + i] == 0.0).count(),
+                all_experts: *all_experts,
+            };
+            (site, mean)
+        });
+        let sites: Vec<(SiteStatistics, Vec<f32>)> = with_means.collect();
+        let views = sites.iter().map(|(site, mean)| {
+            let view = TensorView::new(Dtype::F32, vec![site.width; 2], bytemuck::cast_slice(mean));
+            (site.array_name(), view.expect("invariant: a square matrix"))
         });
         safetensors::serialize_to_file(views, None, &path)
             .map_err(|e| Error::checkpoint(&path, format!("cannot be written: {e}")))?;
-        for ((weights, gram, all_experts), (_, width, mean)) in sites.iter().zip(&means) {
-            self.journal.description.sites.push(SiteStatistics {
-                weights: weights.clone(),
-                file: file.to_owned(),
-                width: *width,
-                tokens: gram.tokens(),
-                dead: (0..*width).filter(|i| mean[i * width + i] == 0.0).count(),
-                all_experts: *all_experts,
-            });
-        }
+        self.journal.description.sites.extend(sites.into_iter().map(|(site, _)| site));
         Ok(())
     }
+
+    /// Describes what is stored, and removes what is not part of it.
+    fn finish(self) -> Result<Vec<SiteStatistics>> {
+        write_json(&self.folder.join(DESCRIPTION_FILE), &self.journal.description)?;
+        for leftover in ["hidden-0", "hidden-1", JOURNAL] {
+            let path = self.folder.join(leftover);
+            if path.exists() {
+                fs::remove_file(&path).at("remove", &path)?;
+            }
+        }
+        Ok(self.journal.description.sites)
+    }
+}
+
+/// What the layers at a site see.
+struct Found<'a> {
+    weights: Vec<String>,
+    matrix: Option<usize>,
+    gram: &'a Gram,
+    all_experts: bool,
 }

@@ -21,6 +21,7 @@ mod shard_writer;
 mod sidecars;
 mod single_file;
 mod staging;
+mod surroundings;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -44,6 +45,7 @@ pub use sidecars::{check_sidecars, copy_sidecars, find_sidecars};
 pub(crate) use single_file::SingleFile;
 pub use staging::{Staging, check_output_path, disk_free};
 pub(crate) use staging::{write_file, write_json};
+pub(crate) use surroundings::Surroundings;
 
 /// Name of the weights file of an unsharded checkpoint.
 pub const SINGLE_FILE: &str = "model.safetensors";

@@ -122,6 +122,36 @@ impl Partial {
         fs::remove_dir_all(&self.folder).at("remove", &self.folder)
     }
 
+    /// Makes the folder the finished `output`, in the place of one that may be there.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(crate) fn become_output(self, output: &Path) -> Result<()> {
+        if output.exists() {
+            fs::remove_dir_all(output).at("replace", output)?;
+        }
+        for own in [DEPENDS, LOCK] {
+            let path = self.folder.join(own);
+            fs::remove_file(&path).at("remove", &path)?;
+        }
+        fs::rename(&self.folder, output).at("rename to", output)
+    }
+
+    /// After a fault that would come again the work is of no use, and must not be in the way of the
+    /// next run: removes the folder, unless `error` may not come another time.
+    pub(crate) fn end(self, error: &Error) {
+        if error.may_pass() {
+            if !matches!(error, Error::Stopped { .. } | Error::StoppedEarly) {
+                let folder = self.folder.display();
+                tracing::warn!("{folder} keeps what is done: run again with --resume to go on");
+            }
+            return;
+        }
+        if let Err(e) = self.remove() {
+            tracing::warn!("{e}");
+        }
+    }
+
     /// Removes what a process left that was stopped before its work was under way.
     fn clear(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).at("read", &self.folder)? {
@@ -166,6 +196,16 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // A panic would come again: what was under way is not to be gone on with.
+        if std::thread::panicking() {
+            let _ = fs::remove_file(self.folder.join(DEPENDS));
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,5 +234,15 @@ mod tests {
         assert!(!fresh.folder().join("work").exists(), "left by a run that had not begun");
         fresh.remove().unwrap();
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        // A panic, and a fault of the input, leave nothing.
+        let panicked = std::panic::catch_unwind(|| {
+            let _held = open("3", false).unwrap();
+            panic!("on purpose");
+        });
+        assert!(panicked.is_err());
+        open("4", false).unwrap().end(&Error::Usage(String::new()));
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        open("5", false).unwrap().end(&Error::StoppedEarly);
+        assert!(open("5", true).is_ok(), "being stopped costs nothing");
     }
 }

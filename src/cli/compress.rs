@@ -121,7 +121,7 @@ pub(super) fn run(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     #[cfg(feature = "model")]
-    let solver = solver(checkpoint, calibration, transformed.as_ref(), args.memory_limit);
+    let solver = solver(checkpoint, calibration, transformed.as_ref(), args.memory_limit)?;
     #[cfg(feature = "model")]
     let solver = solver.as_deref();
     let mut threads = rayon::current_num_threads();
@@ -248,9 +248,9 @@ fn solver<'a>(
     calibration: Calibration,
     transformed: Option<&Transformed>,
     memory_limit: Option<u64>,
-) -> Option<Box<dyn Solver + 'a>> {
+) -> Result<Option<Box<dyn Solver + 'a>>, Error> {
     let options = SolveOptions::default();
-    match calibration {
+    Ok(match calibration {
         Calibration::None => None,
         Calibration::Text(text) => {
             let mut solver = Sequential::new(checkpoint, text, options);
@@ -261,12 +261,12 @@ fn solver<'a>(
         }
         Calibration::Statistics(statistics) => {
             let statistics = match transformed {
-                Some(transformed) => transformed.statistics(statistics),
+                Some(transformed) => transformed.statistics(statistics)?,
                 None => statistics,
             };
             Some(Box::new(Parallel { checkpoint, statistics, options }))
         }
-    }
+    })
 }
 
 fn render(report: &Report) -> String {

@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 #[cfg(feature = "model")]
 use crate::error::IoContext;
-use crate::pipeline::{CompressedFolder, VerifyReport, rebuild, verify};
+use crate::pipeline::{CompressedFolder, VerifyReport, another_checkpoint, rebuild, verify};
 #[cfg(feature = "gpu")]
 use crate::pipeline::{texture_codecs, verify_gpu};
 #[cfg(feature = "model")]
@@ -56,6 +56,10 @@ pub(super) fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
         .transpose()?;
     let mut report = verify(&folder, compared, args.min_sqnr, &display)?;
     report.against.clone_from(&args.against);
+    #[cfg(feature = "model")]
+    if let Some((made, _)) = &again {
+        report.add_first(another_checkpoint(&folder.manifest, &made.record().source_fingerprint));
+    }
     if let (Some(count), Some(original)) = (args.rebuild, &original) {
         let (names, failures) = rebuild(&folder, original, count, common.seed, &display)?;
         report.add_rebuilt(names, failures);
@@ -111,13 +115,12 @@ fn not_comparable(folder: &CompressedFolder, why: &str) -> Error {
 }
 
 fn render(report: &VerifyReport) -> String {
-    let measured = report.against.is_some();
     let coded: Vec<_> =
         report.tensors.iter().filter(|t| t.codec != "kept" && t.codec != "tied").collect();
     let rows: Vec<Vec<String>> = coded
         .iter()
         .map(|t| {
-            let found = if measured { human_db(t.sqnr_db) } else { "-".to_owned() };
+            let found = if t.compared { human_db(t.sqnr_db) } else { "-".to_owned() };
             vec![t.name.clone(), t.codec.clone(), human_db(t.manifest_sqnr_db), found]
         })
         .collect();

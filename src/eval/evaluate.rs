@@ -12,7 +12,8 @@ use super::questions::TaskSet;
 use super::stream::stream;
 use super::subject::{Identity, Subject};
 use super::tasks::{TaskScores, ask};
-use super::windows::{MIN_CTX, Text, TextReport, Windows};
+use super::text_file::Text;
+use super::windows::{MIN_CTX, TextReport, Windows};
 use crate::error::{Error, Result};
 
 /// What to measure and how.
@@ -176,7 +177,7 @@ mod tests {
     fn text() -> Text {
         let path = "fixtures/eval_cc0.txt";
         let text = std::fs::read_to_string(path).unwrap();
-        Text { path: path.into(), text: text.chars().take(6000).collect() }
+        Text::in_memory(path.as_ref(), text.chars().take(6000).collect())
     }
 
     fn options() -> EvalOptions {
@@ -232,7 +233,7 @@ mod tests {
         let error = evaluate(
             &mut TableModel::noise(1).subject("out"),
             None,
-            Some(&Text { path: "t.txt".into(), text: "Too short.".into() }),
+            Some(&Text::in_memory("t.txt".as_ref(), "Too short.".to_owned())),
             None,
             &long,
             &Silent,

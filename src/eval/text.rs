@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use super::pieces::PlacedToken;
+use super::text_file::Text;
 use crate::checkpoint::config::ModelConfig;
 use crate::checkpoint::{check_given, read_json, read_member};
 use crate::error::{Error, Result};
@@ -113,6 +115,24 @@ impl TextTokenizer {
         };
         let encoding = tokenizer.encode_fast(text, false).map_err(|e| self.refused(&e))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Tokens of at most `len` bytes of `text` from byte `from` on, as a text of their own without
+    /// special tokens.
+    ///
+    /// # Errors
+    /// As [`Self::encode`] and [`Text::piece`].
+    pub(super) fn encode_placed(
+        &self,
+        text: &Text,
+        from: u64,
+        len: u64,
+    ) -> Result<Vec<PlacedToken>> {
+        let (first, piece) = text.piece(from, len)?;
+        let encoding = self.literal.encode(piece, false).map_err(|e| self.refused(&e))?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let place = |(start, end): (usize, usize)| first + start as u64..first + end as u64;
+        Ok(tokens.map(|(&id, &bytes)| PlacedToken { id, bytes: place(bytes) }).collect())
     }
 
     /// The text of `tokens`, special tokens left out; bytes that are no UTF-8 become U+FFFD.

@@ -1,39 +1,17 @@
 //! The windows of a text that are scored, as llama.cpp's perplexity tool cuts them.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::text::{Markup, TextTokenizer};
-use crate::error::{Error, IoContext, Result};
+use super::pieces::Pieces;
+use super::text::TextTokenizer;
+use super::text_file::Text;
+use crate::error::{Error, Result};
 
 /// Shortest window: one token of context, one that scores and the one that it predicts.
 pub const MIN_CTX: usize = 3;
-
-/// A text to evaluate on.
-#[derive(Debug, Clone)]
-pub struct Text {
-    /// Where it came from.
-    pub path: PathBuf,
-    /// Its contents.
-    pub text: String,
-}
-
-impl Text {
-    /// Reads a UTF-8 file.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Input`] if it is not UTF-8.
-    pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).at("read", path)?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            Error::input(path, format!("not UTF-8 at byte {at}"))
-        })?;
-        Ok(Self { path: path.to_path_buf(), text })
-    }
-}
 
 /// What a report says about the text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,7 +20,7 @@ pub struct TextReport {
     pub file: PathBuf,
     /// BLAKE3 of its bytes.
     pub blake3: String,
-    /// Tokens of the whole file.
+    /// Tokens of the whole file, or those of the windows if it was not read to its end.
     pub tokens: usize,
     /// Windows that were scored.
     pub windows: usize,
@@ -76,27 +54,54 @@ impl Windows {
         limit: Option<usize>,
     ) -> Result<(Self, TextReport)> {
         assert!(ctx >= MIN_CTX, "invariant: a window scores something");
+        let most = limit.map_or(usize::MAX, |limit| limit.saturating_mul(ctx));
         let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
-        tokens.extend(tokenizer.encode(&text.text, Markup::Literal)?);
+        let mut pieces = Pieces::new(text, tokenizer);
+        let mut whole = false;
+        while !whole && tokens.len() < most {
+            match pieces.next()? {
+                Some(piece) => tokens.extend(piece),
+                None => whole = true,
+            }
+        }
         let total = tokens.len();
         let count = (total / ctx).min(limit.unwrap_or(usize::MAX));
         if count == 0 {
-            let message = format!(
-                "is {total} tokens long, shorter than one window of {ctx}; give a longer text or \
-                 a smaller --ctx"
-            );
-            return Err(Error::input(&text.path, message));
+            return Err(too_short(text, total, ctx));
         }
         tokens.truncate(count * ctx);
         let windows = Self { tokens, ctx, bos: tokenizer.bos() };
         let report = TextReport {
-            file: text.path.clone(),
-            blake3: blake3::hash(text.text.as_bytes()).to_hex().to_string(),
-            tokens: total,
+            file: text.path().to_path_buf(),
+            blake3: text.blake3().to_owned(),
+            tokens: if whole { total } else { count * ctx },
             windows: count,
             scored_tokens: count * windows.scored().len(),
         };
         Ok((windows, report))
+    }
+
+    /// `count` windows of `text`, spread evenly over its bytes: each starts after the first space or
+    /// line end behind its place, and only what it needs is read. None if the text has too few tokens
+    /// behind one of these places.
+    ///
+    /// # Errors
+    /// As reading and tokenising.
+    pub(crate) fn spread(
+        text: &Text,
+        tokenizer: &TextTokenizer,
+        ctx: usize,
+        count: usize,
+    ) -> Result<Option<Self>> {
+        let bos = tokenizer.bos();
+        let mut tokens = Vec::with_capacity(count * ctx);
+        for k in 0..count {
+            let place = (u128::from(text.bytes()) * k as u128 / count as u128) as u64;
+            let start = if place == 0 { 0 } else { word_start(text, place)? };
+            let Some(window) = tokens_from(text, tokenizer, start, ctx)? else { return Ok(None) };
+            tokens.extend(window);
+        }
+        Ok(Some(Self { tokens, ctx, bos }))
     }
 
     /// Tokens a window.
@@ -150,9 +155,61 @@ impl Windows {
         &self.tokens[index * self.ctx..][..self.ctx]
     }
 
+    /// None.
+    pub(crate) fn empty(ctx: usize) -> Self {
+        Self { tokens: Vec::new(), ctx, bos: None }
+    }
+
     #[cfg(test)]
     pub(super) fn of_tokens(tokens: Vec<u32>, ctx: usize, bos: Option<u32>) -> Self {
         Self { tokens, ctx, bos }
+    }
+}
+
+fn too_short(text: &Text, tokens: usize, ctx: usize) -> Error {
+    let message = format!(
+        "is {tokens} tokens long, shorter than one window of {ctx}; give a longer text or a smaller \
+         --ctx"
+    );
+    Error::input(text.path(), message)
+}
+
+/// Bytes in which a place looks for the end of its word.
+const WORD: u64 = 1 << 10;
+
+/// The first byte after a space or line end behind `place`, or the first character there if the word is
+/// very long.
+fn word_start(text: &Text, place: u64) -> Result<u64> {
+    let (first, piece) = text.piece(place, WORD)?;
+    let space = piece.char_indices().find(|(_, c)| c.is_whitespace());
+    Ok(space.map_or(first, |(at, c)| first + (at + c.len_utf8()) as u64))
+}
+
+/// Bytes of text that a token stands for, at first guess.
+const BYTES_PER_TOKEN: u64 = 8;
+/// Bytes at the end of what is read whose tokens are not whole.
+const UNSURE: u64 = 1 << 10;
+
+/// The first `count` tokens of `text` from byte `start` on, if there are as many.
+fn tokens_from(
+    text: &Text,
+    tokenizer: &TextTokenizer,
+    start: u64,
+    count: usize,
+) -> Result<Option<Vec<u32>>> {
+    let mut bytes = count as u64 * BYTES_PER_TOKEN + UNSURE;
+    loop {
+        let tokens = tokenizer.encode_placed(text, start, bytes)?;
+        let whole = start + bytes >= text.bytes();
+        let sure = start + bytes - UNSURE;
+        let sure = tokens.iter().take_while(|token| whole || token.bytes.end <= sure).count();
+        if sure >= count {
+            return Ok(Some(tokens[..count].iter().map(|token| token.id).collect()));
+        }
+        if whole {
+            return Ok(None);
+        }
+        bytes *= 2;
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::pipeline::{CompressedFolder, ErrorSums, WorstTensor};
+use crate::pipeline::{CompressedFolder, ErrorSums, WorstTensor, decibels};
 
 /// How the exported weights compare with those of the compressed folder.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -13,6 +13,7 @@ pub struct Precision {
     /// Tensors with any other weight.
     pub rounded: usize,
     /// SQNR of all weights in dB; null if all are exact.
+    #[serde(serialize_with = "decibels::serialize")]
     pub sqnr_db: Option<f64>,
     /// The tensor that changed most.
     pub worst: Option<WorstTensor>,

@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::block::{Block, Observer, Site, Tokens};
 use super::ops::{multiply_transposed, norm};
+use super::plan::LinearPlan;
 use super::transformer::Model;
 use crate::error::Result;
 
@@ -14,10 +15,40 @@ use crate::error::Result;
 pub(crate) struct SiteLayers {
     /// Where they are.
     pub(crate) site: Site,
-    /// Names of the weights.
+    /// Names of the weights: one a layer, or that of the stack of which one matrix has all layers of
+    /// the site, one below the other.
     pub(crate) weights: Vec<String>,
-    /// Their shapes [out, in].
+    /// Which matrix of the stack.
+    pub(crate) matrix: Option<usize>,
+    /// Shapes [out, in] of the layers.
     pub(crate) shapes: Vec<(usize, usize)>,
+}
+
+impl SiteLayers {
+    /// The layers at `site`; `alone` says whether a weight is of one layer only. None where they
+    /// share a weight with other sites in another way than as a matrix of a stack.
+    fn new(site: Site, layers: &[&LinearPlan], alone: impl Fn(&str) -> bool) -> Option<Self> {
+        let shapes: Vec<(usize, usize)> = layers.iter().map(|layer| layer.shape).collect();
+        let names = || layers.iter().map(|layer| layer.weight.clone());
+        if layers.iter().all(|layer| alone(&layer.weight)) {
+            return Some(Self { site, weights: names().collect(), matrix: None, shapes });
+        }
+        let first = layers.first()?;
+        let mut next = first.first_row;
+        for layer in layers {
+            if layer.weight != first.weight || layer.first_row != next {
+                return None;
+            }
+            next += layer.shape.0;
+        }
+        let rows = next - first.first_row;
+        first.first_row.is_multiple_of(rows).then(|| Self {
+            site,
+            weights: names().take(1).collect(),
+            matrix: Some(first.first_row / rows),
+            shapes,
+        })
+    }
 }
 
 /// A block held by whoever runs the model stepwise.
@@ -55,23 +86,38 @@ impl Model {
         a.hidden_size.max(a.intermediate_size).max(a.heads * a.head_dim)
     }
 
-    /// The linear layers of block `index`, sites in the order in which they are reached. Experts
-    /// that share a stored tensor with others are left out: they can only be coded together.
+    /// The linear layers of block `index`, sites in the order in which they are reached.
     pub(crate) fn site_layers(&self, index: usize) -> Vec<SiteLayers> {
         let sites = self.plan.blocks[index].sites();
         let mut uses: HashMap<&str, usize> = HashMap::new();
         for layer in sites.iter().flat_map(|(_, layers)| layers) {
             *uses.entry(layer.weight.as_str()).or_default() += 1;
         }
-        sites
-            .iter()
-            .filter(|(_, layers)| layers.iter().all(|layer| uses[layer.weight.as_str()] == 1))
-            .map(|(site, layers)| SiteLayers {
-                site: *site,
-                weights: layers.iter().map(|layer| layer.weight.clone()).collect(),
-                shapes: layers.iter().map(|layer| layer.shape).collect(),
-            })
-            .collect()
+        let alone = |weight: &str| uses[weight] == 1;
+        sites.iter().filter_map(|(site, layers)| SiteLayers::new(*site, layers, alone)).collect()
+    }
+
+    /// Puts `weight`, row-major, in the place of weight number `position` of `layers`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] if candle fails.
+    pub(crate) fn set_site_weight(
+        &self,
+        held: &mut HeldBlock,
+        layers: &SiteLayers,
+        position: usize,
+        weight: Vec<f32>,
+    ) -> Result<()> {
+        if layers.matrix.is_none() {
+            return self.set_weight(held, layers.site, position, weight);
+        }
+        let mut rest = weight.as_slice();
+        for (index, &(rows, cols)) in layers.shapes.iter().enumerate() {
+            let (own, below) = rest.split_at(rows * cols);
+            self.set_weight(held, layers.site, index, own.to_vec())?;
+            rest = below;
+        }
+        Ok(())
     }
 
     /// The folder.

@@ -1,5 +1,6 @@
 //! The descriptions that an output folder carries: `config.json` and the model card.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde_json::{Value, json};
@@ -38,6 +39,17 @@ fn has_own_head(manifest: &Manifest) -> bool {
         entries.any(|entry| !matches!(entry.status, Status::Tied { .. }))
     };
     stored(Role::Head) && stored(Role::Embedding)
+}
+
+/// Keys in which two configurations differ, but for what `compress` adds.
+pub(crate) fn differing_keys(a: Option<&ModelConfig>, b: Option<&ModelConfig>) -> Vec<String> {
+    let keys = |config: Option<&ModelConfig>| -> BTreeMap<String, Value> {
+        let json = config.and_then(|config| config.json().as_object().cloned());
+        json.into_iter().flatten().filter(|(key, _)| key != "quantization_config").collect()
+    };
+    let (a, b) = (keys(a), keys(b));
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    names.into_iter().filter(|name| a.get(*name) != b.get(*name)).cloned().collect()
 }
 
 /// The configuration without `quantization_config`, for a decompressed folder.

@@ -1,5 +1,6 @@
 //! Compression: a checkpoint and a plan in, an output folder out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,15 +10,16 @@ use super::adapters::AdapterStage;
 use super::coding::{Coder, Job, Output, jobs};
 use super::journal::Journal;
 use super::manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest, Solved, Status, TOOL};
-use super::plan::{Plan, Totals};
+use super::plan::{Fate, Plan, Totals};
 use super::progress::Progress;
 use super::record::{Recorded, Recorder};
 use super::scan::Scan;
-use super::solved::{SolveReport, Solver, Spool};
-use super::{card, scan, waves};
+use super::solved::{SolveReport, Solver, Spool, TRAINED};
+use super::{card, decibels, files, scan, waves};
 use crate::build;
 use crate::checkpoint::{
-    Checkpoint, Dependency, Partial, ShardWriter, Staging, check_sidecars, copy_sidecars, disk_free,
+    Checkpoint, Dependency, Partial, ShardWriter, Staging, Surroundings, check_sidecars,
+    copy_sidecars, disk_free,
 };
 use crate::error::{Error, IoContext, Result};
 
@@ -33,6 +35,7 @@ pub struct CompressReport {
     /// Bytes of everything in the output folder.
     pub output_folder_bytes: u64,
     /// SQNR over all weights of coded tensors, in dB; null without error.
+    #[serde(serialize_with = "decibels::serialize")]
     pub sqnr_db: Option<f64>,
     /// The coded tensor with the lowest SQNR.
     pub worst: Option<WorstTensor>,
@@ -56,7 +59,8 @@ pub struct CompressReport {
 pub struct WorstTensor {
     /// Its name.
     pub name: String,
-    /// Its SQNR in dB.
+    /// Its SQNR in dB; negative infinity, "-inf" in JSON, for an error in a tensor of zeros.
+    #[serde(serialize_with = "decibels::serialize_some")]
     pub sqnr_db: f64,
 }
 
@@ -103,22 +107,15 @@ pub fn compress_resumable(
     Partial::check(output, resume)?;
     let run = Run { checkpoint, plan, seed, solver, progress };
     let scan = run.scan(output, resume)?;
-    let partial = Partial::open(output, &run.dependencies(&scan), resume)?;
+    let partial = Partial::open(output, &run.dependencies(&scan)?, resume)?;
     let staging = Staging::lasting(partial.folder().join(STAGED), output)?;
     match run.write(&scan, staging, Some(&partial)) {
         Ok(report) => {
             partial.remove()?;
             Ok(report)
         }
-        Err(e) if e.may_pass() => {
-            if !matches!(e, Error::Stopped { .. }) {
-                let folder = partial.folder().display();
-                tracing::warn!("{folder} keeps what is done: run again with --resume to go on");
-            }
-            Err(e)
-        }
         Err(e) => {
-            partial.remove()?;
+            partial.end(&e);
             Err(e)
         }
     }
@@ -162,17 +159,19 @@ impl Run<'_> {
         Ok((scan, start.elapsed().as_secs_f64()))
     }
 
-    fn dependencies(&self, (scan, _): &(Scan, f64)) -> [Dependency; 7] {
+    fn dependencies(&self, (scan, _): &(Scan, f64)) -> Result<Vec<Dependency>> {
         let shards: Vec<&str> = self.plan.layout.file_names().collect();
-        [
-            ("the checkpoint", scan.fingerprint.to_hex().to_string()),
+        let mut dependencies = vec![("the checkpoint", scan.fingerprint.to_hex().to_string())];
+        dependencies.extend(Surroundings::of(self.checkpoint)?.dependencies());
+        dependencies.extend([
             ("the recipe", self.plan.recipe.to_toml()),
             ("the calibration", self.solver.map_or_else(String::new, Solver::identity)),
             ("the seed", self.seed.to_string()),
             ("the size of shards", shards.join(" ")),
             ("the program", build::IDENTITY.to_owned()),
             ("the processor's arithmetic", build::arithmetic().to_owned()),
-        ]
+        ]);
+        Ok(dependencies)
     }
 
     /// Codes everything into `staging` and puts it in place; of work in progress in `partial`, what
@@ -188,7 +187,9 @@ impl Run<'_> {
             Some(solver) => {
                 let folder = partial.map_or(staging.folder(), Partial::folder).join("solved");
                 let mut spool = Spool::open(folder, checkpoint, plan, partial.is_some())?;
-                (Some(solver.solve(plan, self.seed, &mut spool, self.progress)?), Some(spool))
+                let mut report = solver.solve(plan, self.seed, &mut spool, self.progress)?;
+                add_unsolved(checkpoint, plan, &spool, &mut report);
+                (Some(report), Some(spool))
             }
             None => (None, None),
         };
@@ -199,10 +200,17 @@ impl Run<'_> {
             spool.remove()?;
         }
         let mut manifest = manifest(checkpoint, plan, self.seed, scan, recorded.statuses);
-        manifest.solved = solved
-            .as_ref()
-            .map(|report| Solved { mode: report.mode.to_owned(), tokens: report.tokens });
-        write_descriptions(checkpoint, plan, &manifest, staging.folder())?;
+        manifest.solved = solved.as_ref().map(|report| Solved {
+            mode: report.mode.to_owned(),
+            tokens: report.tokens,
+            unsolved: report.unsolved.clone(),
+        });
+        let mut warnings = plan.warnings(checkpoint);
+        if let Some(warning) = solved.as_ref().and_then(warning_of_unsolved) {
+            tracing::warn!("{warning}");
+            warnings.push(warning);
+        }
+        write_descriptions(checkpoint, plan, &mut manifest, staging.folder())?;
         let worst = worst(&manifest);
         let output_folder_bytes = folder_bytes(staging.folder());
         let output = staging.commit()?;
@@ -219,7 +227,7 @@ impl Run<'_> {
             solved,
             resumed_tensors: recorded.resumed,
             planned_peak_memory: plan.peak_memory + solving,
-            warnings: plan.warnings(checkpoint),
+            warnings,
         })
     }
 
@@ -259,6 +267,37 @@ impl Run<'_> {
         adapters.finish()?;
         recorder.finish()
     }
+}
+
+/// Adds the coded tensors to `report` that have nothing in `spool`.
+fn add_unsolved(checkpoint: &Checkpoint, plan: &Plan, spool: &Spool, report: &mut SolveReport) {
+    for (number, planned) in plan.tensors.iter().enumerate() {
+        let name = &checkpoint.tensors()[planned.source].name;
+        let unsolved = matches!(planned.fate, Fate::Coded { .. }) && !spool.has(number);
+        if unsolved && !report.unsolved.contains(name) {
+            report.unsolved.push(name.clone());
+        }
+    }
+}
+
+/// Names that a warning spells out.
+const NAMED: usize = 8;
+
+/// Says which tensors a calibrated run coded without a view to the text.
+fn warning_of_unsolved(report: &SolveReport) -> Option<String> {
+    let names = &report.unsolved;
+    // What training leaves alone is as it was in the folder that it started from.
+    if names.is_empty() || report.mode == TRAINED {
+        return None;
+    }
+    let (shown, more) = names.split_at(names.len().min(NAMED));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    Some(format!(
+        "{} of the coded tensors see nothing of the calibration text: each is coded on its own, as \
+         without --calibration: {}{more}",
+        names.len(),
+        shown.join(", ")
+    ))
 }
 
 fn source_bytes(checkpoint: &Checkpoint) -> u64 {
@@ -307,26 +346,27 @@ pub(super) fn manifest(
         transform: before.map(|before| before.options.clone()),
         solved: None,
         totals: plan.totals,
+        files: BTreeMap::new(),
         tensors: super::record::entries(checkpoint, &scan.hashes, statuses, before),
     }
 }
 
-/// Writes everything beside the weights.
+/// Writes everything beside the weights, and last the manifest, which gets the hashes of the others.
 pub(super) fn write_descriptions(
     checkpoint: &Checkpoint,
     plan: &Plan,
-    manifest: &Manifest,
+    manifest: &mut Manifest,
     folder: &Path,
 ) -> Result<()> {
     use crate::checkpoint::{write_file, write_json};
-    write_json(&folder.join(MANIFEST_FILE), manifest)?;
     write_file(&folder.join("recipe.toml"), plan.recipe.to_toml().as_bytes())?;
     if let Some(config) = checkpoint.config() {
         write_json(&folder.join("config.json"), &card::quantised_config(config, manifest))?;
     }
     write_file(&folder.join("README.md"), card::model_card(checkpoint, manifest).as_bytes())?;
     copy_sidecars(checkpoint.folder(), folder)?;
-    Ok(())
+    manifest.files = files::hashes(folder)?;
+    write_json(&folder.join(MANIFEST_FILE), manifest)
 }
 
 fn worst(manifest: &Manifest) -> Option<WorstTensor> {

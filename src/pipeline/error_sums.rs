@@ -1,5 +1,7 @@
 //! Signal and noise of coded weights.
 
+use super::decibels;
+
 /// Σw² and Σ(w - ŵ)², added up in f64.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ErrorSums {
@@ -42,10 +44,11 @@ impl ErrorSums {
         self.noise += other.noise;
     }
 
-    /// 10·log10(Σw² / Σ(w - ŵ)²) in dB; `None` if there is no error at all.
+    /// 10·log10(Σw² / Σ(w - ŵ)²) in dB; `None` if there is no error at all, negative infinity for an
+    /// error where all weights are zero.
     #[must_use]
     pub fn sqnr_db(self) -> Option<f64> {
-        (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10())
+        decibels::ratio(self.signal, self.noise)
     }
 }
 
@@ -62,5 +65,7 @@ mod tests {
         sums.add(sums);
         assert!((sums.sqnr_db().unwrap() - 26.474).abs() < 1e-3);
         assert_eq!(ErrorSums::of(&weights, &weights).sqnr_db(), None);
+        let of_zeros = ErrorSums::of(&[0.0; 3], &[0.0, 1e-30, 0.0]);
+        assert_eq!(of_zeros.sqnr_db(), Some(f64::NEG_INFINITY));
     }
 }

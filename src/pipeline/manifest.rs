@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::decibels;
 use super::plan::Totals;
 use crate::checkpoint::{check_given, read_member};
 use crate::codec::Params;
@@ -47,6 +48,10 @@ pub struct Manifest {
     pub solved: Option<Solved>,
     /// Sums over all tensors.
     pub totals: Totals,
+    /// BLAKE3 of every other file that the folder is read by: configuration, recipe, tokenizer,
+    /// templates.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub files: BTreeMap<String, String>,
     /// One entry a source tensor, in natural order of names.
     pub tensors: Vec<Entry>,
 }
@@ -58,6 +63,9 @@ pub struct Solved {
     pub mode: String,
     /// Tokens of the calibration text; 0 where the text was one for training.
     pub tokens: usize,
+    /// Coded tensors that were coded each on its own all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unsolved: Vec<String>,
 }
 
 impl std::fmt::Display for Solved {
@@ -120,7 +128,9 @@ pub enum Status {
         adapter: Option<AdapterEntry>,
         /// Bits per weight, parts and adapter counted.
         bits_per_weight: f64,
-        /// SQNR of decoded + B·A against the source in dB; null if there is no error.
+        /// SQNR of decoded + B·A against the source in dB; null if there is no error, "-inf" if there
+        /// is one and the source is all zeros.
+        #[serde(with = "decibels", default)]
         sqnr_db: Option<f64>,
     },
     /// Copied.

@@ -14,6 +14,11 @@ pub(super) const PANELS_PER_THREAD: usize = 8;
 /// Code, runtime and headers: what the command takes on a tiny model.
 pub(crate) const BASE_BYTES: u64 = 32 << 20;
 
+/// What a tensor takes in headers, plan, layout and manifest, and in their JSON, beside its name.
+const LISTED_BYTES: u64 = 6 << 10;
+/// How often its name is there.
+const NAMES: u64 = 16;
+
 /// What working on a tensor takes, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Needs {
@@ -68,7 +73,10 @@ pub(super) fn peak_bytes(
             adapter: most.adapter.max(needs.adapter),
         }
     });
-    BASE_BYTES + most.bytes(threads)
+    let listed = |planned: &PlannedTensor| {
+        LISTED_BYTES + NAMES * checkpoint.tensors()[planned.source].name.len() as u64
+    };
+    BASE_BYTES + tensors.iter().map(listed).sum::<u64>() + most.bytes(threads)
 }
 
 /// The tensor that takes most memory.

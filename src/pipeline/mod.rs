@@ -1,12 +1,14 @@
 //! From checkpoint to output folder and back: plan, compress, decompress, verify.
 
 mod adapters;
-mod card;
+pub(crate) mod card;
 mod coding;
 mod compress;
 mod compressed;
+pub(crate) mod decibels;
 mod decompress;
 mod error_sums;
+mod files;
 mod journal;
 pub mod manifest;
 mod memory;
@@ -41,7 +43,9 @@ pub use rebuild::rebuild;
 pub(crate) use scan::hash_tensor;
 #[cfg(feature = "model")]
 pub(crate) use scan::source_fingerprint;
+#[cfg(feature = "model")]
+pub(crate) use solved::TRAINED;
 pub use solved::{SolveReport, SolvedLayer, Solver, Spool};
-pub use verify::{TensorCheck, VerifyReport, verify};
+pub use verify::{TensorCheck, VerifyReport, another_checkpoint, verify};
 #[cfg(feature = "gpu")]
 pub use verify_gpu::{GpuReference, GpuReport, TexelDifference, texture_codecs, verify_gpu};

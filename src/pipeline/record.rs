@@ -6,6 +6,7 @@ use blake3::{Hash, Hasher};
 
 use super::adapters::module_of;
 use super::coding::Output;
+use super::decibels;
 use super::error_sums::ErrorSums;
 use super::journal::{Journal, Line};
 use super::manifest::{AdapterEntry, Entry, Status, StoredPart, Transformation};
@@ -209,7 +210,7 @@ fn describe(number: usize, plan: &Plan, checkpoint: &Checkpoint, status: &Status
     );
     match status {
         Status::Coded { codec, bits_per_weight, sqnr_db, adapter, .. } => {
-            let sqnr = sqnr_db.map_or("exact".to_owned(), |db| format!("{db:.2} dB"));
+            let sqnr = decibels::show(*sqnr_db);
             let rank = adapter.as_ref().map_or(String::new(), |a| format!(" + rank {}", a.rank));
             format!("{head} -> {codec}{rank}, {bits_per_weight:.2} bpw, {sqnr}")
         }

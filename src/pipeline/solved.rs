@@ -9,6 +9,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
+use super::decibels;
 use super::panels::{Panel, part_ranges};
 use super::plan::Plan;
 use super::progress::Progress;
@@ -40,11 +41,14 @@ pub trait Solver: Sync {
     ) -> Result<SolveReport>;
 }
 
+/// [`SolveReport::mode`] of tensors that training left.
+pub(crate) const TRAINED: &str = "trained";
+
 /// What a solver reports.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SolveReport {
     /// "sequential" if each layer saw what the compressed layers before it give, "parallel" if
-    /// all saw what the original model gives.
+    /// all saw what the original model gives, "trained" for what training left.
     pub mode: &'static str,
     /// Tokens that it learnt from.
     pub tokens: usize,
@@ -52,20 +56,28 @@ pub struct SolveReport {
     pub seconds: f64,
     /// Tensors that an earlier run had solved.
     pub resumed_tensors: usize,
-    /// One entry a solved tensor.
+    /// One entry a solved matrix.
     pub layers: Vec<SolvedLayer>,
+    /// Coded tensors that were coded each on its own, without a view to the text.
+    pub unsolved: Vec<String>,
 }
 
-/// One solved tensor.
+/// One solved matrix.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SolvedLayer {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Signal to error of the layer's output in dB, for coding each weight on its own.
-    pub plain_db: f64,
+    /// Which matrix of it, where it is a stack.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub matrix: Option<usize>,
+    /// Signal to error of the layer's output in dB, for coding each weight on its own; null without
+    /// error, "-inf" for an error where there is no signal.
+    #[serde(with = "decibels")]
+    pub plain_db: Option<f64>,
     /// The same for the solution, adapter included, against the weights that it was to come near
     /// to.
-    pub solved_db: f64,
+    #[serde(with = "decibels")]
+    pub solved_db: Option<f64>,
     /// Share of the mean diagonal that H was damped by.
     pub damping: f64,
     /// Inputs that were always zero.
@@ -92,7 +104,7 @@ struct Entry {
     /// Where each part starts in the file; then where the last one ends.
     starts: Vec<u64>,
     adapter: Option<Adapter>,
-    report: Option<SolvedLayer>,
+    reports: Vec<SolvedLayer>,
 }
 
 /// What is noted beside the file of an entry.
@@ -103,7 +115,7 @@ struct Note {
     parts: Vec<u64>,
     /// Rank of the adapter; 0 for none.
     rank: usize,
-    report: Option<SolvedLayer>,
+    reports: Vec<SolvedLayer>,
 }
 
 impl Spool {
@@ -159,7 +171,7 @@ impl Spool {
             }
             None => None,
         };
-        Ok(Entry { file, path, starts, adapter, report: note.report })
+        Ok(Entry { file, path, starts, adapter, reports: note.reports })
     }
 
     /// Where a solver may put files of its own, to be removed with the spool.
@@ -169,7 +181,7 @@ impl Spool {
     }
 
     /// Keeps the parts of the whole `tensor`, number `number` of the plan, its adapter, and what is
-    /// to be reported of it.
+    /// to be reported of each of its matrices.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -178,7 +190,7 @@ impl Spool {
         (number, tensor): (usize, &Tensor),
         parts: &[Vec<u8>],
         adapter: Option<Adapter>,
-        report: Option<SolvedLayer>,
+        reports: Vec<SolvedLayer>,
     ) -> Result<()> {
         let path = self.path(number);
         let mut bytes = parts.concat();
@@ -191,15 +203,15 @@ impl Spool {
         if self.lasting {
             write_file(&path, &bytes)?;
             let rank = adapter.as_ref().map_or(0, Adapter::rank);
-            let (tensor, report) = (tensor.name.clone(), report.clone());
+            let (tensor, reports) = (tensor.name.clone(), reports.clone());
             let (new, note) = (path.with_extension("new"), path.with_extension("json"));
-            write_json(&new, &Note { tensor, parts: lengths, rank, report })?;
+            write_json(&new, &Note { tensor, parts: lengths, rank, reports })?;
             std::fs::rename(&new, &note).at("write", &note)?;
         } else {
             std::fs::write(&path, &bytes).at("write", &path)?;
         }
         let file = File::open(&path).at("open", &path)?;
-        self.entries[number] = Some(Entry { file, path, starts, adapter, report });
+        self.entries[number] = Some(Entry { file, path, starts, adapter, reports });
         Ok(())
     }
 
@@ -209,20 +221,25 @@ impl Spool {
         self.entries[tensor].is_some()
     }
 
-    /// What was to be reported of tensor number `tensor`.
+    /// What was to be reported of matrix number `matrix` of tensor number `tensor`.
     #[must_use]
-    pub fn report(&self, tensor: usize) -> Option<&SolvedLayer> {
-        self.entries[tensor].as_ref()?.report.as_ref()
+    pub fn report(&self, tensor: usize, matrix: usize) -> Option<&SolvedLayer> {
+        self.entries[tensor].as_ref()?.reports.get(matrix)
     }
 
-    /// The parts of the whole tensor number `tensor`, if it is here.
+    /// The parts of matrix number `matrix` of tensor number `tensor`, of `shape` (matrices, rows,
+    /// columns), if the tensor is here.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn parts(&self, tensor: usize) -> Result<Option<Vec<Vec<u8>>>> {
-        let Some(entry) = &self.entries[tensor] else { return Ok(None) };
-        let whole = entry.starts.windows(2).map(|ends| 0..ends[1] - ends[0]);
-        entry.read(whole).map(Some)
+    pub fn matrix(
+        &self,
+        tensor: usize,
+        codec: &dyn Codec,
+        shape: (usize, usize, usize),
+        matrix: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>> {
+        self.panel(tensor, codec, shape, &Panel { matrix, rows: 0..shape.1 })
     }
 
     /// The adapter of a tensor that is here.

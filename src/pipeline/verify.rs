@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::compressed::{CompressedFolder, Piece};
 use super::error_sums::ErrorSums;
-use super::manifest::{Entry, Status};
+use super::manifest::{Entry, Manifest, Status};
 use super::panels::{Panel, read_panel};
 use super::progress::Progress;
-use super::{adapters, scan, waves};
+use super::{adapters, card, decibels, files, scan, waves};
 use crate::checkpoint::dtype::{AlignedBytes, dtype_name, first_non_finite};
 use crate::checkpoint::{Checkpoint, as_matrices};
 use crate::error::Result;
@@ -51,9 +51,15 @@ pub struct TensorCheck {
     pub name: String,
     /// Codec, or "kept" or "tied".
     pub codec: String,
-    /// SQNR in dB as measured against the original, if one was given; null also without error.
+    /// Whether it was compared with the original: false without one, and where the original's tensor
+    /// is another one.
+    pub compared: bool,
+    /// SQNR in dB as measured, if it was compared; null also without error, "-inf" for an error in a
+    /// tensor of zeros.
+    #[serde(serialize_with = "decibels::serialize")]
     pub sqnr_db: Option<f64>,
-    /// SQNR in dB as the manifest has it; null without error.
+    /// SQNR in dB as the manifest has it; null without error, "-inf" as above.
+    #[serde(serialize_with = "decibels::serialize")]
     pub manifest_sqnr_db: Option<f64>,
 }
 
@@ -102,11 +108,12 @@ pub fn verify(
         },
     )?;
     let mut failures = std::mem::take(&mut run.failures);
+    failures.extend(files::check(folder.stored.folder(), &folder.manifest.files)?);
     failures.append(&mut adapter_faults);
     let measured = books.close(&mut failures);
     let tensors = run.checks(&measured);
     for check in &tensors {
-        judge(check, against.is_some(), min_sqnr, &mut failures);
+        judge(check, min_sqnr, &mut failures);
     }
     Ok(VerifyReport {
         folder: folder.stored.folder().to_path_buf(),
@@ -121,6 +128,12 @@ pub fn verify(
 }
 
 impl VerifyReport {
+    /// Adds something that is wrong before everything else.
+    pub fn add_first(&mut self, failure: Option<String>) {
+        self.failures.splice(0..0, failure);
+        self.ok = self.failures.is_empty();
+    }
+
     /// Adds what [`super::rebuild`] gave.
     pub fn add_rebuilt(&mut self, names: Vec<String>, failures: Vec<String>) {
         self.failures.extend(failures);
@@ -129,7 +142,20 @@ impl VerifyReport {
     }
 }
 
-fn judge(check: &TensorCheck, measured: bool, min: Option<f64>, failures: &mut Vec<String>) {
+/// What is wrong with `manifest`'s original being one of fingerprint `found`, if it is another.
+#[must_use]
+pub fn another_checkpoint(manifest: &Manifest, found: &str) -> Option<String> {
+    let stated = &manifest.source_fingerprint;
+    (found != stated).then(|| {
+        format!(
+            "a different checkpoint: this folder was compressed from one with the fingerprint \
+             {stated}, the one to compare with has {found}"
+        )
+    })
+}
+
+fn judge(check: &TensorCheck, min: Option<f64>, failures: &mut Vec<String>) {
+    let measured = check.compared;
     if check.codec == "kept" || check.codec == "tied" {
         return;
     }
@@ -178,6 +204,12 @@ impl<'a> Run<'a> {
         let Some(original) = self.against else { return Ok(()) };
         progress.begin("reading the original", original.tensors().iter().map(|t| t.byte_len).sum());
         let scan = scan::scan(original, progress)?;
+        // Of a transformed model the original is another one: whoever made it again compares that.
+        if self.folder.manifest.transform.is_none() {
+            let found = scan.fingerprint.to_hex();
+            self.failures.extend(another_checkpoint(&self.folder.manifest, &found));
+        }
+        self.failures.extend(self.differing_config(original));
         let hashes: HashMap<&str, String> = original
             .tensors()
             .iter()
@@ -200,13 +232,13 @@ impl<'a> Run<'a> {
                 ));
                 continue;
             }
-            if hashes[entry.name.as_str()] != entry.source_blake3 {
+            self.comparable[i] = hashes[entry.name.as_str()] == entry.source_blake3;
+            if !self.comparable[i] {
                 self.failures.push(format!(
                     "{}: the original has other weights than those that were compressed",
                     entry.name
                 ));
             }
-            self.comparable[i] = true;
         }
         let listed: std::collections::HashSet<&str> =
             self.folder.manifest.tensors.iter().map(|e| e.name.as_str()).collect();
@@ -214,6 +246,13 @@ impl<'a> Run<'a> {
             self.failures.push(format!("{}: is missing from the manifest", tensor.name));
         }
         Ok(())
+    }
+
+    /// The keys of `config.json` in which the folder differs from `original`.
+    fn differing_config(&self, original: &Checkpoint) -> Option<String> {
+        let keys = card::differing_keys(self.folder.stored.config(), original.config());
+        (!keys.is_empty())
+            .then(|| format!("config.json: differs from the original's in {}", keys.join(", ")))
     }
 
     fn stored_bytes(&self) -> u64 {
@@ -252,16 +291,17 @@ impl<'a> Run<'a> {
     }
 
     fn checks(&self, measured: &[Option<ErrorSums>]) -> Vec<TensorCheck> {
-        let check = |(entry, sums): (&Entry, &Option<ErrorSums>)| {
+        let check = |((entry, sums), &compared): ((&Entry, &Option<ErrorSums>), &bool)| {
             let (codec, manifest_sqnr_db) = match &entry.status {
                 Status::Coded { codec, sqnr_db, .. } => (codec.clone(), *sqnr_db),
                 Status::Kept { .. } => ("kept".to_owned(), None),
                 Status::Tied { .. } => ("tied".to_owned(), None),
             };
             let sqnr_db = sums.and_then(ErrorSums::sqnr_db);
-            TensorCheck { name: entry.name.clone(), codec, sqnr_db, manifest_sqnr_db }
+            TensorCheck { name: entry.name.clone(), codec, compared, sqnr_db, manifest_sqnr_db }
         };
-        self.folder.manifest.tensors.iter().zip(measured).map(check).collect()
+        let entries = self.folder.manifest.tensors.iter().zip(measured);
+        entries.zip(&self.comparable).map(check).collect()
     }
 }
 

@@ -8,11 +8,13 @@ use rayon::prelude::*;
 
 use super::matrix::{Factors, Matrix, Solution};
 use super::options::SolveOptions;
+use super::stack::Stacks;
 use super::target::reproducing;
+use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::codec::{WorkerPool, WorkerPools};
 use crate::error::{Error, Result};
-use crate::pipeline::{Fate, Plan, Progress, SolvedLayer, Spool};
+use crate::pipeline::{Fate, Plan, Progress, SolvedLayer, Spool, decibels};
 
 /// Solves layers of a plan and keeps the results.
 pub(super) struct LayerSolver<'a> {
@@ -24,10 +26,25 @@ pub(super) struct LayerSolver<'a> {
     by_name: HashMap<&'a str, usize>,
     pools: WorkerPools,
     spool: &'a mut Spool,
+    stacks: Stacks,
     progress: &'a dyn Progress,
     solved: Vec<SolvedLayer>,
     /// How many of those an earlier run solved.
     resumed: usize,
+}
+
+/// The weights of one site: one tensor each, or all in one matrix of a stack.
+#[derive(Clone, Copy)]
+pub(super) struct AtSite<'a> {
+    pub(super) names: &'a [String],
+    pub(super) matrix: Option<usize>,
+}
+
+impl<'a> AtSite<'a> {
+    /// Weights that are tensors of their own.
+    pub(super) fn whole(names: &'a [String]) -> Self {
+        Self { names, matrix: None }
+    }
 }
 
 /// What the layers of a site see, and should make up for.
@@ -44,6 +61,20 @@ pub(super) struct Seen {
     pub(super) residual_drift: Option<Vec<f32>>,
 }
 
+impl Seen {
+    /// Brings what is seen into units in which f32 holds it, its squares and its inverse.
+    fn to_usual_units(&mut self) {
+        let unit = Hessian::unit(&self.mean, self.width);
+        if unit == 1.0 {
+            return;
+        }
+        let arrays = [Some(&mut self.mean), self.drift.as_mut(), self.residual_drift.as_mut()];
+        for value in arrays.into_iter().flatten().flatten() {
+            *value = (f64::from(*value) / unit) as f32;
+        }
+    }
+}
+
 /// A layer to solve.
 struct Layer<'a> {
     /// Among the layers of its site.
@@ -51,6 +82,8 @@ struct Layer<'a> {
     name: &'a str,
     /// In the plan.
     number: usize,
+    /// Which matrix of the tensor.
+    matrix: usize,
     rank: usize,
     pool: WorkerPool,
     factor: Arc<Factor>,
@@ -77,6 +110,7 @@ impl<'a> LayerSolver<'a> {
             by_name,
             pools,
             spool,
+            stacks: Stacks::default(),
             progress,
             solved,
             resumed,
@@ -97,9 +131,9 @@ impl<'a> LayerSolver<'a> {
         self.progress.tensor(line);
     }
 
-    /// Whether the plan codes one of the weights `names` that is not solved yet.
-    pub(super) fn has_work(&self, names: &[String]) -> bool {
-        names.iter().any(|name| self.to_solve(name).is_some())
+    /// Whether the plan codes one of `weights` that is not solved yet.
+    pub(super) fn has_work(&self, weights: AtSite<'_>) -> bool {
+        weights.names.iter().any(|name| self.to_solve(name).is_some())
     }
 
     /// Number of the weight `name` in the plan, if it is to be coded and not solved yet.
@@ -108,22 +142,24 @@ impl<'a> LayerSolver<'a> {
         (self.is_coded_number(number) && !self.spool.has(number)).then_some(number)
     }
 
-    /// Gives `solved` those of the weights `names` that a run before solved, with their position and
-    /// what a reader gets for them.
+    /// Gives `solved` those of `weights` that a run before solved, with their position and what a
+    /// reader gets for them.
     ///
     /// # Errors
     /// I/O.
     pub(super) fn known(
         &mut self,
-        names: &[String],
+        weights: AtSite<'_>,
         mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
     ) -> Result<()> {
-        for (position, name) in names.iter().enumerate() {
+        let matrix = weights.matrix.unwrap_or(0);
+        for (position, name) in weights.names.iter().enumerate() {
             let Some(&number) = self.by_name.get(name.as_str()) else { continue };
             let Fate::Coded { codec, .. } = &self.plan.tensors[number].fate else { continue };
-            let Some(parts) = self.spool.parts(number)? else { continue };
             let source = self.source(number);
-            let (_, rows, cols) = source.as_matrices().expect("invariant: codes are of matrices");
+            let shape = source.as_matrices().expect("invariant: codes are of matrices");
+            let Some(parts) = self.spool.matrix(number, &**codec, shape, matrix)? else { continue };
+            let (matrices, rows, cols) = shape;
             let mut decoded = vec![0.0; rows * cols];
             let pool = self.pools.of(codec);
             let done = pool.with(|worker| worker.decode(&parts, cols, &mut decoded));
@@ -131,9 +167,9 @@ impl<'a> LayerSolver<'a> {
             if let Some(adapter) = self.spool.adapter(number) {
                 adapter.add_to(0, &mut decoded);
             }
-            self.progress.advance(source.byte_len);
-            self.solved.extend(self.spool.report(number).cloned());
-            self.resumed += 1;
+            self.progress.advance(source.byte_len / matrices as u64);
+            self.solved.extend(self.spool.report(number, matrix).cloned());
+            self.resumed += usize::from(matrix == 0);
             solved(position, decoded)?;
         }
         Ok(())
@@ -143,18 +179,19 @@ impl<'a> LayerSolver<'a> {
         matches!(self.plan.tensors[number].fate, Fate::Coded { .. })
     }
 
-    /// Solves those of the layers `names`, which all see `seen`, that the plan codes; `solved` gets
-    /// the position in `names` and what a reader gets for the weight.
+    /// Solves those of `weights`, which all see `seen`, that the plan codes; `solved` gets the position
+    /// in their names and what a reader gets for the weight.
     ///
     /// # Errors
     /// [`Error::Tensor`] for inputs that are not finite, and weights that a codec cannot hold.
     pub(super) fn solve(
         &mut self,
-        names: &[String],
+        weights: AtSite<'_>,
         mut seen: Seen,
         mut solved: impl FnMut(usize, Vec<f32>) -> Result<()>,
     ) -> Result<()> {
-        self.known(names, &mut solved)?;
+        self.known(weights, &mut solved)?;
+        let AtSite { names, matrix } = weights;
         let Some(first) = names.iter().find(|name| self.to_solve(name).is_some()) else {
             return Ok(());
         };
@@ -162,6 +199,7 @@ impl<'a> LayerSolver<'a> {
             let folder = self.spool.folder();
             return Err(Error::Stopped { folder: folder.parent().unwrap_or(folder).to_path_buf() });
         }
+        seen.to_usual_units();
         let mean = std::mem::take(&mut seen.mean);
         let hessian = Hessian::new(mean, seen.width, self.options.damping).map_err(|e| {
             self.fault(first, &format!("what it sees in the calibration text: {e}"))
@@ -174,22 +212,34 @@ impl<'a> LayerSolver<'a> {
             let width = codec.column_unit().unwrap_or(1);
             let factor = factors.of(&hessian, width, &self.options);
             let pool = self.pools.of(codec);
-            layers.push(Layer { position, name, number, rank: *rank, pool, factor });
+            let matrix = matrix.unwrap_or(0);
+            layers.push(Layer { position, name, number, matrix, rank: *rank, pool, factor });
         }
         let this = &*self;
         let solutions: Vec<Result<(SolvedLayer, Solution)>> =
             layers.par_iter().map(|layer| this.solve_layer(layer, &hessian, &seen)).collect();
         for (layer, solution) in layers.iter().zip(solutions) {
             let (report, solution) = solution?;
-            self.progress.advance(self.source(layer.number).byte_len);
+            let tensor = self.source(layer.number);
+            let matrices = tensor.as_matrices().map_or(1, |(matrices, ..)| matrices);
+            self.progress.advance(tensor.byte_len / matrices as u64);
             self.progress.tensor(&format!(
-                "{}: output {:.2} dB plain, {:.2} dB solved",
-                report.name, report.plain_db, report.solved_db
+                "{}: output {} plain, {} solved",
+                report.name,
+                decibels::show(report.plain_db),
+                decibels::show(report.solved_db)
             ));
             self.solved.push(report.clone());
-            let tensor = self.source(layer.number);
             let whole = (layer.number, tensor);
-            self.spool.put(whole, &solution.parts, solution.adapter, Some(report))?;
+            if matrices == 1 {
+                self.spool.put(whole, &solution.parts, solution.adapter, vec![report])?;
+            } else {
+                let place = (layer.matrix, matrices);
+                let stack = self.stacks.add(layer.number, place, (solution.parts, report));
+                if let Some((parts, reports)) = stack {
+                    self.spool.put(whole, &parts, None, reports)?;
+                }
+            }
             solved(layer.position, solution.decoded)?;
         }
         Ok(())
@@ -203,12 +253,16 @@ impl<'a> LayerSolver<'a> {
     ) -> Result<(SolvedLayer, Solution)> {
         let &Layer { name, ref factor, .. } = layer;
         let fault = |e: &dyn std::fmt::Display| self.fault(name, e);
-        let weights = self.checkpoint.read_all(self.source(layer.number))?;
+        let source = self.source(layer.number);
+        let (matrices, rows, cols) =
+            source.as_matrices().expect("invariant: plans code matrices only");
+        let mut weights = vec![0.0; rows * cols];
+        let first = (layer.matrix * weights.len()) as u64;
+        self.checkpoint.read_weights(source, first, &mut AlignedBytes::default(), &mut weights)?;
         let target = seen
             .drift
             .as_ref()
             .map(|drift| reproducing(&weights, factor, drift, seen.residual_drift.as_deref()));
-        let cols = factor.width();
         let matrix = |weights| Matrix {
             weights,
             cols,
@@ -222,6 +276,7 @@ impl<'a> LayerSolver<'a> {
         let plain = original.plain().map_err(|e| fault(&e))?;
         let report = SolvedLayer {
             name: name.to_owned(),
+            matrix: (matrices > 1).then_some(layer.matrix),
             plain_db: original.output_sqnr_db(&plain, hessian),
             solved_db: wanted.output_sqnr_db(&solution.decoded, hessian),
             damping: hessian.damping(),

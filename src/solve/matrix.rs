@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::adapter::nearest;
 use super::options::SolveOptions;
 use crate::codec::{Codec, CodecError, WorkerPool};
+use crate::pipeline::decibels;
 
 /// Most rows that one thread solves at a time: what keeps the matrix products efficient and, for
 /// codecs that code several columns together, fills the encoder's batches of blocks.
@@ -204,10 +205,10 @@ impl Matrix<'_> {
         Ok(all)
     }
 
-    /// tr(E·H·Eᵀ) / tr(W·H·Wᵀ) of `decoded`, in dB below.
-    pub(super) fn output_sqnr_db(&self, decoded: &[f32], hessian: &Hessian) -> f64 {
+    /// tr(W·H·Wᵀ) / tr(E·H·Eᵀ) for the error E of `decoded`, in dB; none without error.
+    pub(super) fn output_sqnr_db(&self, decoded: &[f32], hessian: &Hessian) -> Option<f64> {
         let errors = difference(self.weights, decoded);
         let norm = |values: &[f32]| squared_norm(values, hessian.values(), self.cols);
-        10.0 * (norm(self.weights) / norm(&errors)).log10()
+        decibels::ratio(norm(self.weights), norm(&errors))
     }
 }

@@ -9,6 +9,7 @@ mod options;
 mod parallel;
 mod product;
 mod sequential;
+mod stack;
 mod target;
 #[cfg(test)]
 mod tests;

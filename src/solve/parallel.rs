@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::layers::{LayerSolver, Seen};
+use super::layers::{AtSite, LayerSolver, Seen};
 use super::options::SolveOptions;
 use crate::calibrate::Statistics;
 use crate::checkpoint::Checkpoint;
@@ -41,8 +41,9 @@ impl Solver for Parallel<'_> {
         let mut layers =
             LayerSolver::new(self.checkpoint, plan, self.options, seed, spool, progress);
         for site in self.statistics.sites() {
-            if !layers.has_work(&site.weights) {
-                layers.known(&site.weights, |_, _| Ok(()))?;
+            let weights = AtSite { names: &site.weights, matrix: site.matrix };
+            if !layers.has_work(weights) {
+                layers.known(weights, |_, _| Ok(()))?;
                 continue;
             }
             let seen = Seen {
@@ -52,7 +53,7 @@ impl Solver for Parallel<'_> {
                 drift: None,
                 residual_drift: None,
             };
-            layers.solve(&site.weights, seen, |_, _| Ok(()))?;
+            layers.solve(weights, seen, |_, _| Ok(()))?;
         }
         let (layers, resumed_tensors) = layers.into_reports();
         Ok(SolveReport {
@@ -61,6 +62,7 @@ impl Solver for Parallel<'_> {
             seconds: start.elapsed().as_secs_f64(),
             resumed_tensors,
             layers,
+            unsolved: Vec::new(),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use compress_model_feedback::CrossGram;
 
-use super::layers::{LayerSolver, Seen};
+use super::layers::{AtSite, LayerSolver, Seen};
 use super::options::SolveOptions;
 use crate::calibrate::{
     CalibrationText, Moments, Stream, collect_experts, collect_head, collect_site, pass_site,
@@ -70,7 +70,8 @@ impl Solver for Sequential<'_> {
         let block = blocks.into_values().max().unwrap_or(0);
         let batch = self.text.tokens().min(self.text.batch_tokens()) as u64;
         let activations = ACTIVATION_COPIES * 4 * batch * self.widest() + self.states_in_memory();
-        2 * block + activations + super::memory::layers(self.checkpoint, plan)
+        let layers = super::memory::layers(self.checkpoint, plan);
+        2 * block + activations + layers + self.text.memory()
     }
 
     fn identity(&self) -> String {
@@ -109,8 +110,14 @@ impl Solver for Sequential<'_> {
             seconds: start.elapsed().as_secs_f64(),
             resumed_tensors,
             layers,
+            unsolved: Vec::new(),
         })
     }
+}
+
+/// Where the weights of `layers` are.
+fn weights_of(layers: &SiteLayers) -> AtSite<'_> {
+    AtSite { names: &layers.weights, matrix: layers.matrix }
 }
 
 struct Run<'a> {
@@ -136,7 +143,7 @@ impl Run<'_> {
         let sites = self.model.site_layers(index);
         for site in Site::DENSE {
             let layers = sites.iter().find(|layers| layers.site == site);
-            if let Some(layers) = layers.filter(|layers| self.layers.has_work(&layers.weights)) {
+            if let Some(layers) = layers.filter(|layers| self.layers.has_work(weights_of(layers))) {
                 let moments = collect_site(site, (student, &held), teacher)?;
                 self.site(layers, &moments, &mut held)?;
                 continue;
@@ -150,7 +157,7 @@ impl Run<'_> {
             }
         }
         let experts: Vec<&SiteLayers> = sites.iter().filter(|s| s.site.is_expert()).collect();
-        if experts.iter().any(|layers| self.layers.has_work(&layers.weights)) {
+        if experts.iter().any(|layers| self.layers.has_work(weights_of(layers))) {
             self.experts(&experts, student, &mut held)?;
         } else {
             experts.iter().try_for_each(|layers| self.known(layers, &mut held))?;
@@ -167,16 +174,16 @@ impl Run<'_> {
     fn site(&mut self, layers: &SiteLayers, moments: &Moments, held: &mut HeldBlock) -> Result<()> {
         let model = self.model;
         let seen = self.seen(moments);
-        self.layers.solve(&layers.weights, seen, |position, weights| {
-            model.set_weight(held, layers.site, position, weights)
+        self.layers.solve(weights_of(layers), seen, |position, weights| {
+            model.set_site_weight(held, layers, position, weights)
         })
     }
 
     /// Takes layers that need no solving as they are known.
     fn known(&mut self, layers: &SiteLayers, held: &mut HeldBlock) -> Result<()> {
         let model = self.model;
-        self.layers.known(&layers.weights, |position, weights| {
-            model.set_weight(held, layers.site, position, weights)
+        self.layers.known(weights_of(layers), |position, weights| {
+            model.set_site_weight(held, layers, position, weights)
         })
     }
 
@@ -205,7 +212,8 @@ impl Run<'_> {
         for layers in sites {
             let Some(gram) = grams.get(&layers.site) else { continue };
             if rare.contains(&layers.site) {
-                let name = &layers.weights[0];
+                let (name, stack) = (&layers.weights[0], layers.matrix);
+                let name = stack.map_or(name.clone(), |matrix| format!("{name}[{matrix}]"));
                 self.layers.say(&format!("{name}: too few tokens came here, all experts' used"));
             }
             let moments = Moments { gram: gram.clone(), drift: None, residual_drift: None };
@@ -221,8 +229,10 @@ impl Run<'_> {
             Some(name) => (name.to_owned(), false),
             None => (self.model.embedding().to_owned(), true),
         };
-        if !self.layers.has_work(std::slice::from_ref(&name)) {
-            return self.layers.known(&[name], |_, _| Ok(()));
+        let names = [name];
+        let weights = AtSite::whole(&names);
+        if !self.layers.has_work(weights) {
+            return self.layers.known(weights, |_, _| Ok(()));
         }
         let moments = Moments {
             gram: collect_head(self.model, student.residual())?,
@@ -235,6 +245,6 @@ impl Run<'_> {
             let trace: f64 = (0..n).map(|i| f64::from(seen.mean[i * n + i])).sum();
             (0..n).for_each(|i| seen.mean[i * n + i] += (trace / n as f64) as f32);
         }
-        self.layers.solve(&[name], seen, |_, _| Ok(()))
+        self.layers.solve(weights, seen, |_, _| Ok(()))
     }
 }

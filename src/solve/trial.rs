@@ -62,6 +62,9 @@ pub(crate) fn adapter_shares(
     let error = difference(weights, decoded);
     let whole = squared_norm(&error, hessian.values(), hessian.width());
     let taken = energies(&error, factor, most)?;
+    if whole <= 0.0 {
+        return Ok(vec![0.0; ranks.len()]);
+    }
     let share = |rank: &usize| (taken[..*rank].iter().sum::<f64>() / whole).clamp(0.0, 1.0);
     Ok(ranks.iter().map(share).collect())
 }

@@ -4,6 +4,7 @@
 //! blocks before it give: it learns to make up for their errors. Hidden states of all windows wait
 //! in files, trained blocks too, and memory holds one block of each model.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use compress_model_qat::train::{Losses, RunSettings, WindowOrder};
@@ -29,6 +30,8 @@ pub struct BlockReport {
     pub before: f64,
     /// The same after training.
     pub after: f64,
+    /// Training made it worse, and it stays as it was.
+    pub undone: bool,
 }
 
 /// What of a layer is trained, as it starts; none for a layer that is not.
@@ -83,9 +86,17 @@ impl Blocks<'_> {
             } else {
                 let before = open.error(&states, windows)?;
                 self.train_block(&mut open, &states)?;
-                state::write(&self.file(block), &open.layers, None)?;
                 open.install(true)?;
-                if done(BlockReport { block, before, after: open.error(&states, windows)? }) {
+                let after = open.error(&states, windows)?;
+                // An error that is not a number is worse than any.
+                let worse = after.partial_cmp(&before).is_none_or(Ordering::is_gt);
+                let undone = worse && !self.options.keep_last;
+                if undone {
+                    open.layers = self.starting(block)?;
+                    open.install(true)?;
+                }
+                state::write(&self.file(block), &open.layers, None)?;
+                if done(BlockReport { block, before, after, undone }) {
                     return Ok(None);
                 }
             }

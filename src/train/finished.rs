@@ -9,7 +9,9 @@ use std::num::NonZeroUsize;
 use super::layer::{GridWeight, Parameters, Place};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::pipeline::{CompressedFolder, Fate, Plan, Progress, SolveReport, Solver, Spool};
+use crate::pipeline::{
+    CompressedFolder, Fate, Plan, Progress, SolveReport, Solver, Spool, TRAINED,
+};
 
 /// What training made of one tensor.
 #[derive(Debug)]
@@ -58,20 +60,24 @@ impl Solver for Finished<'_> {
                 Some((start, entry))
             });
             match (self.outcomes.get(name), entry) {
-                (Some(Outcome::Parts(parts)), _) => spool.put(whole, parts, None, None)?,
+                (Some(Outcome::Parts(parts)), _) => spool.put(whole, parts, None, Vec::new())?,
                 (Some(Outcome::Adapter(adapter)), Some((start, entry))) => {
                     let parts = start.read_all_parts(entry)?;
-                    spool.put(whole, &parts, Some(adapter.clone()), None)?;
+                    spool.put(whole, &parts, Some(adapter.clone()), Vec::new())?;
                 }
                 (None, Some((start, entry))) => {
                     let parts = start.read_all_parts(entry)?;
-                    spool.put(whole, &parts, start.adapter(entry)?, None)?;
+                    spool.put(whole, &parts, start.adapter(entry)?, Vec::new())?;
                 }
                 // Nothing is known of it: it is coded on its own.
                 (_, None) => {}
             }
         }
-        Ok(SolveReport { mode: "trained", ..SolveReport::default() })
+        let before = self.start.and_then(|start| start.manifest.solved.as_ref());
+        let unsolved = before.map_or(&[][..], |solved| &solved.unsolved);
+        let unsolved = unsolved.iter().filter(|name| !self.outcomes.contains_key(*name));
+        let unsolved = unsolved.cloned().collect();
+        Ok(SolveReport { mode: TRAINED, unsolved, ..SolveReport::default() })
     }
 }
 

@@ -13,14 +13,16 @@ use crate::pipeline::BASE_BYTES;
 /// Bytes of an f32, which all numbers in training are.
 const F32: u64 = 4;
 
-/// Upper estimate of the resident memory of training, in bytes: both models, gradients and moments
-/// of what is trained, what the way back needs of each block, and the logits of some tokens. Where
-/// blocks alone are trained, one is there at a time. An eighth is for what the allocator does not
-/// give back.
+/// Upper estimate of the resident memory of a run, in bytes: the text, and the larger of training and
+/// of the calibration before it, which takes `calibrating` bytes. Training takes both models, gradients
+/// and moments of what is trained, what the way back needs of each block, and the logits of some
+/// tokens. Where blocks alone are trained, one is there at a time. An eighth is for what the allocator
+/// does not give back.
 pub(super) fn planned_peak_bytes(
     request: &TrainRequest<'_>,
     architecture: &Architecture,
     subject: Subject,
+    calibrating: u64,
 ) -> u64 {
     let TrainRequest { checkpoint, plan, options, .. } = request;
     // Latent weights or factors as they are trained, their gradients and both moments.
@@ -48,7 +50,7 @@ pub(super) fn planned_peak_bytes(
         (_, false) => blocks * of_block,
     };
     let bytes = models + trained + tokens * (kept + last + of_block);
-    BASE_BYTES + bytes + bytes / 8
+    request.text.memory + calibrating.max(BASE_BYTES + bytes + bytes / 8)
 }
 
 /// Numbers a token that a block keeps for the way back: what every operation gives.

@@ -17,6 +17,9 @@ use crate::model::{HeldBlock, Model, Pass};
 /// File of the state in the work folder.
 pub(super) const STATE_FILE: &str = "state.safetensors";
 
+/// Windows of training that stand in for held-out ones where there are none.
+const EVALUATED: usize = 8;
+
 /// A model, what of it is trained, and what it learns from.
 pub(super) struct Network<'a> {
     pub(super) model: &'a Model,
@@ -166,8 +169,12 @@ impl Trainee for Network<'_> {
     fn evaluate(&mut self) -> Result<Losses> {
         self.install(Installed::Exported)?;
         let mut sum = Losses::default();
-        let first = self.text.windows.len();
-        for (i, windows) in self.text.held_out.chunks(self.options.batch).enumerate() {
+        let (first, evaluated) = if self.holds_out() {
+            (self.text.windows.len(), &self.text.held_out[..])
+        } else {
+            (0, &self.text.windows[..self.text.windows.len().min(EVALUATED)])
+        };
+        for (i, windows) in evaluated.chunks(self.options.batch).enumerate() {
             let start = first + i * self.options.batch;
             let numbers: Vec<usize> = (start..start + windows.len()).collect();
             let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
@@ -175,6 +182,10 @@ impl Trainee for Network<'_> {
             sum.absorb(&self.losses(&numbers, &windows, &hidden, false)?.0);
         }
         Ok(sum)
+    }
+
+    fn holds_out(&self) -> bool {
+        !self.text.held_out.is_empty()
     }
 
     fn save(&mut self, position: &Position) -> Result<()> {

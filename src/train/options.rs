@@ -64,6 +64,9 @@ pub struct TrainOptions {
     pub held_out: usize,
     /// Evaluations without a new best after which training ends; 0 for never. Default: 0.
     pub patience: u32,
+    /// The last state is written, be it worse than the best one or than the start; otherwise the best
+    /// one is, and a run that ends worse than it started is refused. Default: false.
+    pub keep_last: bool,
     /// Standard deviations above the mean at which a loss is a spike. Default: 8.
     pub spike: f64,
     /// Rollbacks before the run is given up. Default: 4.
@@ -102,6 +105,7 @@ impl Default for TrainOptions {
             evaluate_every: 50,
             held_out: 8,
             patience: 0,
+            keep_last: false,
             spike: 8.0,
             rollbacks: 4,
             checkpoint_minutes: 10.0,
@@ -161,6 +165,9 @@ impl TrainOptions {
         if let Some((key, x)) = not_negative.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)) {
             return Err(format!("{key} has to be at least 0, not {x}"));
         }
+        if self.keep_last && self.patience > 0 {
+            return Err("patience keeps the best state, keep_last the last: choose one".to_owned());
+        }
         if self.ctx < 3 {
             return Err(format!("ctx {} is too short", self.ctx));
         }
@@ -214,6 +221,7 @@ impl TrainOptions {
             most_rollbacks: self.rollbacks,
             evaluate_every: self.evaluate_every,
             patience: self.patience,
+            keep_last: self.keep_last,
             save_every: Duration::from_secs_f64(60.0 * self.checkpoint_minutes.min(1e6)),
             seed,
         }
@@ -269,5 +277,6 @@ mod tests {
         assert!(message("divergence = 0.0\nhidden = 0").contains("nothing to train for"));
         assert!(message("steps = 0").contains("nothing to train"));
         assert!(message("batch = 0").contains("batch"));
+        assert!(message("keep_last = true\npatience = 2").contains("choose one"));
     }
 }

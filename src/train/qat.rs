@@ -8,14 +8,14 @@ use half::f16;
 
 use super::layer::{Parameters, Place};
 use super::report::TrainReport;
-use super::run::{Run, TrainRequest, Watch, entry_of, open_dense};
+use super::run::{Calibration, Run, TrainRequest, Watch, entry_of, open_dense};
 use super::subject::Subject;
 use crate::calibrate::CalibrationText;
 use crate::codec::Params;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::pipeline::manifest::Status;
-use crate::pipeline::{CompressedFolder, Progress, compress};
+use crate::pipeline::{CompressedFolder, Progress, Solver, compress};
 use crate::solve::{Sequential, SolveOptions};
 
 /// What `qat` starts from.
@@ -32,8 +32,8 @@ pub enum QatStart<'a> {
 /// # Errors
 /// [`Error::Stopped`] if `watch.stop` was set: the run can be resumed. [`Error::Usage`] for a folder
 /// to start from that was not compressed from the checkpoint. [`Error::Recipe`] for a plan without
-/// linear layers on the grid. [`Error::Model`] for a model with experts, or losses that diverge. As
-/// calibrating, running and compressing a model.
+/// linear layers on the grid. [`Error::Model`] for a model with experts, or losses that diverge.
+/// [`Error::Gate`] for a run that ends worse than it started. As calibrating, running and compressing a model.
 pub fn qat(
     request: &TrainRequest<'_>,
     start: QatStart<'_>,
@@ -49,25 +49,40 @@ pub fn qat(
             message: "codes no linear layer with grid2: there is nothing to train".to_owned(),
         });
     }
-    let run = Run::open(*request, watch, Subject::Weights, given, windows)?;
-    let solved;
-    let start = match given {
-        Some(folder) => folder,
-        None => {
-            let folder = calibrated(request, windows, &run.folder, watch.coding)?;
-            solved = CompressedFolder::open(&folder)?;
-            &solved
-        }
+    let solver = calibrated_solver(request, windows);
+    let peak_memory = match given {
+        Some(_) => 0,
+        None => request.plan.peak_memory + solver.peak_memory(request.plan),
     };
-    let model = open_dense(start.stored.folder())?;
-    let load = |place: &Place| grid_layer(request, start, &model, place);
-    run.finish(start, &model, &load)
+    let calibration = Calibration { windows, peak_memory };
+    let run = Run::open(*request, watch, Subject::Weights, given, calibration)?;
+    run.complete(|run| {
+        let solved;
+        let start = match given {
+            Some(folder) => folder,
+            None => {
+                let folder = calibrated(request, &solver, &run.folder, watch.coding)?;
+                solved = CompressedFolder::open(&folder)?;
+                &solved
+            }
+        };
+        let model = open_dense(start.stored.folder())?;
+        let load = |place: &Place| grid_layer(request, start, &model, place);
+        run.write(start, &model, &load)
+    })
+}
+
+/// Solves the recipe on `windows` windows of the text.
+fn calibrated_solver<'a>(request: &TrainRequest<'a>, windows: usize) -> Sequential<'a> {
+    let text = request.text;
+    let windows = CalibrationText::spread(text.ctx, &text.windows, windows);
+    Sequential::new(request.checkpoint, windows, SolveOptions::default())
 }
 
 /// The calibrated solution, computed in the work folder unless it is there already.
 fn calibrated(
     request: &TrainRequest<'_>,
-    windows: usize,
+    solver: &Sequential<'_>,
     folder: &Path,
     coding: &dyn Progress,
 ) -> Result<PathBuf> {
@@ -75,11 +90,7 @@ fn calibrated(
     if start.exists() {
         return Ok(start);
     }
-    let text = request.text;
-    let windows = CalibrationText::spread(text.ctx, &text.windows, windows);
-    let checkpoint = request.checkpoint;
-    let solver = Sequential::new(checkpoint, windows, SolveOptions::default());
-    compress(checkpoint, request.plan, &start, request.seed, Some(&solver), coding)?;
+    compress(request.checkpoint, request.plan, &start, request.seed, Some(solver), coding)?;
     Ok(start)
 }
 

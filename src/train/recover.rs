@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::layer::{Parameters, Place};
 use super::report::TrainReport;
-use super::run::{Run, TrainRequest, Watch, entry_of, open_dense, places};
+use super::run::{Calibration, Run, TrainRequest, Watch, entry_of, open_dense, places};
 use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -53,10 +53,12 @@ pub fn recover(
     start: &CompressedFolder,
     watch: Watch<'_>,
 ) -> Result<TrainReport> {
-    let run = Run::open(*request, watch, Subject::Adapters, Some(start), 0)?;
-    let model = open_dense(start.stored.folder())?;
-    let load = |place: &Place| adapter_layer(request, start, &model, place);
-    run.finish(start, &model, &load)
+    let run = Run::open(*request, watch, Subject::Adapters, Some(start), Calibration::default())?;
+    run.complete(|run| {
+        let model = open_dense(start.stored.folder())?;
+        let load = |place: &Place| adapter_layer(request, start, &model, place);
+        run.write(start, &model, &load)
+    })
 }
 
 /// The adapter at `place`, if the plan has one: that of the folder, or the top singular directions of

@@ -1,5 +1,6 @@
 //! What `qat` and `recover` share: a run from its work folder to the output folder.
 
+use std::cmp::Ordering as Order;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,12 +22,14 @@ use super::subject::Subject;
 use super::teacher::Teacher;
 use super::text::TrainingText;
 use crate::build;
-use crate::checkpoint::{Checkpoint, Partial};
+use crate::checkpoint::{Checkpoint, Partial, Surroundings};
 use crate::error::{Error, IoContext, Result};
 use crate::memory;
 use crate::model::{KvCache, Model, ModelOptions};
 use crate::pipeline::manifest::MANIFEST_FILE;
-use crate::pipeline::{CompressedFolder, Plan, Progress, compress, source_fingerprint};
+use crate::pipeline::{
+    CompressReport, CompressedFolder, Plan, Progress, card, compress, source_fingerprint,
+};
 
 /// What a run of `qat` or `recover` is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,15 @@ impl std::fmt::Debug for Watch<'_> {
     }
 }
 
+/// The calibration that a run starts with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Calibration {
+    /// Windows of the text that it is on; 0 for none.
+    pub(super) windows: usize,
+    /// Resident memory that it takes, in bytes.
+    pub(super) peak_memory: u64,
+}
+
 /// What training made of tensors, by name.
 type Outcomes = HashMap<String, Outcome>;
 
@@ -91,7 +103,7 @@ impl<'a> Run<'a> {
         watch: Watch<'a>,
         subject: Subject,
         start: Option<&CompressedFolder>,
-        calibration_windows: usize,
+        calibration: Calibration,
     ) -> Result<Self> {
         let began = Instant::now();
         let original = open_dense(request.checkpoint.folder())?;
@@ -103,36 +115,72 @@ impl<'a> Run<'a> {
                 request.checkpoint.folder().display()
             )));
         }
-        let planned_peak_memory = planned_peak_bytes(&request, original.architecture(), subject);
+        if let Some(start) = start {
+            let keys = card::differing_keys(start.stored.config(), request.checkpoint.config());
+            if !keys.is_empty() {
+                return Err(Error::Usage(format!(
+                    "{}: its config.json differs from that of {} in {}: it is no compressed form of \
+                     that model",
+                    start.stored.folder().display(),
+                    request.checkpoint.folder().display(),
+                    keys.join(", ")
+                )));
+            }
+        }
+        let planned_peak_memory =
+            planned_peak_bytes(&request, original.architecture(), subject, calibration.peak_memory);
         warn_of_memory(planned_peak_memory, memory::available());
         let texts: Vec<&str> = request.text.files.iter().map(|(_, hash)| hash.as_str()).collect();
-        let depends = [
-            ("the command", subject.command().to_owned()),
-            ("the checkpoint", fingerprint),
+        let mut depends = vec![("the command", subject.command().to_owned())];
+        depends.push(("the checkpoint", fingerprint));
+        depends.extend(Surroundings::of(request.checkpoint)?.dependencies());
+        depends.extend([
             ("the folder to start from", start.map_or(Ok(String::new()), manifest_hash)?),
             ("the recipe or its settings of training", request.plan.recipe.to_toml()),
             ("the text", texts.join(" ")),
-            ("the calibration", calibration_windows.to_string()),
+            ("the calibration", calibration.windows.to_string()),
             ("the seed", request.seed.to_string()),
             ("the program", build::IDENTITY.to_owned()),
-        ];
+        ]);
         let work = Partial::open(request.output, &depends, request.resume)?;
         let folder = work.folder().to_path_buf();
         Ok(Self { request, watch, original, folder, began, work, planned_peak_memory })
+    }
+
+    /// Does `work`, all of the run, and ends the work in progress: of a run that failed nothing is left
+    /// that would be in the way of the next.
+    ///
+    /// # Errors
+    /// What `work` gives; I/O.
+    pub(super) fn complete(
+        self,
+        work: impl FnOnce(&Self) -> Result<(TrainReport, Option<CompressReport>)>,
+    ) -> Result<TrainReport> {
+        match work(&self) {
+            Ok((report, compressed)) => {
+                let seconds = self.began.elapsed().as_secs_f64();
+                end(report, compressed, self.request.output, self.work, seconds)
+            }
+            Err(e) => {
+                self.work.end(&e);
+                Err(e)
+            }
+        }
     }
 
     /// Trains what `load` gives of the `model` in `start` and writes the output folder, if there is
     /// to be one.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if the run was asked to stop, [`Error::Model`] if its losses diverge;
-    /// what running the model and compressing it give.
-    pub(super) fn finish(
-        self,
+    /// [`Error::Stopped`] if the run was asked to stop, [`Error::Model`] if its losses diverge,
+    /// [`Error::Gate`] if it ends worse than it started; what running the model and compressing it
+    /// give.
+    pub(super) fn write(
+        &self,
         start: &CompressedFolder,
         model: &Model,
         load: Load<'_>,
-    ) -> Result<TrainReport> {
+    ) -> Result<(TrainReport, Option<CompressReport>)> {
         let TrainRequest { checkpoint, plan, options, text, output, seed, .. } = self.request;
         let (original, folder) = (&self.original, &self.folder);
         let blocks = Blocks { model, original, text, options, seed, load, folder };
@@ -143,7 +191,7 @@ impl<'a> Run<'a> {
             let finished = Finished { checkpoint, start: Some(start), outcomes };
             Some(compress(checkpoint, plan, output, seed, Some(&finished), self.watch.coding)?)
         };
-        end(report, compressed, output, self.work, self.began.elapsed().as_secs_f64())
+        Ok((report, compressed))
     }
 
     /// Both stages of training, from where an earlier run stopped if there was one.
@@ -163,6 +211,9 @@ impl<'a> Run<'a> {
             let losses = self.train_blocks(blocks, &mut report, &mut log)?;
             let evaluated = losses.iter().filter(|losses| losses.tokens > 0);
             evaluated.for_each(|losses| log.evaluated(&position, losses));
+            if options.only_blocks() && !options.keep_last {
+                check_blocks(&report.blocks, &losses)?;
+            }
         }
         let mut outcomes = Outcomes::new();
         let mut take = |layers: &[(Place, Parameters)]| -> Result<()> {
@@ -184,6 +235,11 @@ impl<'a> Run<'a> {
             let ended;
             (layers, ended, position) =
                 self.train_together(blocks.model, layers, position, resumed, &mut log)?;
+            if let Some((start, last)) = position.worse().filter(|_| !options.keep_last) {
+                return Err(ends_worse(&format!(
+                    "loss {start:.4} at the start, {last:.4} at the end"
+                )));
+            }
             take(&layers)?;
             report.stopped_early = ended == Ended::Early;
         }
@@ -245,6 +301,27 @@ impl<'a> Run<'a> {
             Ended::Finished | Ended::Early => Ok((network.layers, ended, position)),
         }
     }
+}
+
+/// Refuses blocks that were trained to no end: all of them, or the model that they make, are no better
+/// for it.
+fn check_blocks(blocks: &[BlockReport], [before, after]: &[Losses; 2]) -> Result<()> {
+    if !blocks.is_empty() && blocks.iter().all(|block| block.undone) {
+        return Err(ends_worse("every block was nearer to the original's before it was trained"));
+    }
+    // A loss that is not a number is worse than any.
+    let worse = after.total.partial_cmp(&before.total).is_none_or(Order::is_gt);
+    if after.tokens > 0 && worse {
+        let (before, after) = (before.total, after.total);
+        return Err(ends_worse(&format!("loss {before:.4} at the start, {after:.4} at the end")));
+    }
+    Ok(())
+}
+
+/// Training made the model worse, as `figures` say.
+fn ends_worse(figures: &str) -> Error {
+    let advice = "lower the rate, or pass --train keep_last=true to have the result all the same";
+    Error::Gate { failures: vec![format!("training made the model worse: {figures}; {advice}")] }
 }
 
 /// Warns of a run that takes more memory than there is. No refusal: both are estimates, and there may

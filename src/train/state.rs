@@ -28,6 +28,8 @@ struct Stored {
     mean: f64,
     variance: f64,
     seen: u64,
+    #[serde(default)]
+    start: Option<f64>,
     best: Option<f64>,
     since_best: u32,
 }
@@ -67,6 +69,7 @@ pub(super) fn write(
             mean: position.guard.mean,
             variance: position.guard.variance,
             seen: position.guard.seen,
+            start: position.start,
             best: position.best,
             since_best: position.since_best,
         };
@@ -146,8 +149,10 @@ pub(super) fn read(
         rate_factor: stored.rate_factor,
         rollbacks: stored.rollbacks,
         guard,
+        start: stored.start,
         best: stored.best,
         since_best: stored.since_best,
+        last: None,
     }))
 }
 

@@ -21,6 +21,9 @@ pub struct TrainingText {
     /// Windows to evaluate on.
     #[serde(skip)]
     pub(crate) held_out: Vec<Vec<u32>>,
+    /// What reading it took, in bytes.
+    #[serde(skip)]
+    pub(crate) memory: u64,
 }
 
 impl TrainingText {
@@ -53,16 +56,19 @@ impl TrainingText {
             let message = format!("gives only one window of {ctx} tokens; training needs two");
             return Err(Error::input(path, message));
         }
-        let held_out = held_out.min(all.len() / 10);
+        let count = all.len();
+        let held_out = held_out.min(count / 10);
         let is_held_out = |i: usize| {
             // Window i is the middle of one of `held_out` equal parts.
-            let part = i * held_out / all.len();
-            held_out > 0 && (2 * part + 1) * all.len() / (2 * held_out) == i
+            let part = i * held_out / count;
+            held_out > 0 && (2 * part + 1) * count / (2 * held_out) == i
         };
-        let (held, train): (Vec<_>, Vec<_>) =
-            all.iter().cloned().enumerate().partition(|(i, _)| is_held_out(*i));
-        let windows = |of: Vec<(usize, Vec<u32>)>| of.into_iter().map(|(_, w)| w).collect();
-        Ok(Self { ctx, files: text.files, windows: windows(train), held_out: windows(held) })
+        let (files, memory) = (text.files.clone(), text.memory());
+        let (mut windows, mut held) = (Vec::new(), Vec::new());
+        for (i, window) in text.into_windows().into_iter().enumerate() {
+            if is_held_out(i) { held.push(window) } else { windows.push(window) }
+        }
+        Ok(Self { ctx, files, windows, held_out: held, memory })
     }
 
     /// Tokens to train on.

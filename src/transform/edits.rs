@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::factor::{Factor, apply, apply_to_columns};
+use super::factor::{Factor, MatrixFactors, apply, apply_to_columns};
 use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
@@ -95,10 +95,38 @@ impl<'a> Edits<'a> {
         self.by_name.get(name)
     }
 
-    /// What the rows of weight `name` go through, if it is one linear layer's.
-    pub(super) fn input_factors(&self, name: &str) -> &[Factor] {
-        let slice = self.by_name.get(name).and_then(|edit| edit.slices.get(&0));
+    /// What the rows of `layer` go through.
+    pub(super) fn input_factors(&self, layer: &LinearPlan) -> &[Factor] {
+        self.factors_at(&layer.weight, layer.first_row)
+    }
+
+    /// What the rows of the layer or table that starts at row `first` of tensor `name` go through.
+    fn factors_at(&self, name: &str, first: usize) -> &[Factor] {
+        let slice = self.by_name.get(name).and_then(|edit| edit.slices.get(&first));
         slice.map_or(&[], |slice| &slice.input)
+    }
+
+    /// Number of the matrix of its tensor that has `layer`.
+    pub(super) fn matrix_of(&self, layer: &LinearPlan) -> usize {
+        layer.first_row / self.matrix_rows(&layer.weight)
+    }
+
+    /// Rows of each matrix of tensor `name`.
+    fn matrix_rows(&self, name: &str) -> usize {
+        self.source(name).as_matrices().map_or(1, |(_, rows, _)| rows)
+    }
+
+    /// What the rows of each matrix go through: those of the layer that it starts with.
+    pub(super) fn matrix_factors(&self) -> MatrixFactors {
+        let of_tensor = |(name, edit): (&String, &Edit)| {
+            let rows = self.matrix_rows(name);
+            let starts = edit.slices.keys().filter(move |&&first| first.is_multiple_of(rows));
+            let named = starts.map(|&first| {
+                ((name.clone(), first / rows), self.factors_at(name, first).to_vec())
+            });
+            named.collect::<Vec<_>>()
+        };
+        self.by_name.iter().flat_map(of_tensor).collect()
     }
 
     /// Names of the tensors that are new.
@@ -115,7 +143,7 @@ impl<'a> Edits<'a> {
     /// Whether tensor `name` is changed in the way that tensor `other` is; both are tables whose
     /// rows go through factors.
     pub(super) fn same(&self, name: &str, other: &str) -> bool {
-        let count = |name: &str| self.input_factors(name).len();
+        let count = |name: &str| self.factors_at(name, 0).len();
         count(name) == count(other)
     }
 

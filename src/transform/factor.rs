@@ -1,5 +1,6 @@
 //! Changes of the features that a layer reads or writes, applied to its weights.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -19,6 +20,9 @@ pub(crate) enum Factor {
     /// Each run of as many weights as the rotation has features is rotated.
     Rotate(Arc<Rotation>),
 }
+
+/// What the rows of each matrix, by the name of its tensor and its number there, go through.
+pub(crate) type MatrixFactors = BTreeMap<(String, usize), Vec<Factor>>;
 
 impl Factor {
     fn apply(&self, row: &mut [f64], scratch: &mut Vec<f64>) {

@@ -20,40 +20,37 @@ mod sort;
 mod tests;
 mod write;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use self::edits::Edits;
-pub(crate) use self::factor::{Factor, moved_moments};
-use crate::calibrate::Statistics;
-use crate::checkpoint::{Checkpoint, Staging};
+pub(crate) use self::factor::{MatrixFactors, moved_moments};
+use crate::calibrate::{SiteStatistics, Statistics};
+use crate::checkpoint::{Checkpoint, Staging, Surroundings};
 use crate::error::{Error, Result};
-use crate::model::{Architecture, WeightPlan};
+use crate::model::{Architecture, LinearPlan, WeightPlan};
 use crate::pipeline::{Progress, Transformation, source_fingerprint};
 use crate::recipe::{Sort, Transform};
 
 /// What the layers of the original model see, where a transform depends on it.
 trait Inputs {
-    /// The root mean square of each of the `width` features that the layer of weight `name` reads
-    /// once they have gone through `edits`; `None` where it is not known.
-    fn root_mean_squares(
-        &self,
-        edits: &Edits<'_>,
-        name: &str,
-        width: usize,
-    ) -> Result<Option<Vec<f64>>>;
+    /// The root mean square of each of the features that `layer` reads once they have gone through
+    /// `edits`; `None` where it is not known.
+    fn root_mean_squares(&self, edits: &Edits<'_>, layer: &LinearPlan) -> Result<Option<Vec<f64>>>;
 }
 
 impl Inputs for Statistics {
-    fn root_mean_squares(
-        &self,
-        edits: &Edits<'_>,
-        name: &str,
-        width: usize,
-    ) -> Result<Option<Vec<f64>>> {
-        let site = self.sites().iter().find(|site| site.weights.iter().any(|w| w == name));
-        let Some(site) = site.filter(|site| site.width == width) else { return Ok(None) };
-        let mean = moved_moments(edits.input_factors(name), self.mean(site)?, width);
+    fn root_mean_squares(&self, edits: &Edits<'_>, layer: &LinearPlan) -> Result<Option<Vec<f64>>> {
+        let matrix = edits.matrix_of(layer);
+        let of_layer = |site: &&SiteStatistics| {
+            let own = site.weights.contains(&layer.weight);
+            own && site.matrix.is_none_or(|of_site| of_site == matrix)
+        };
+        let Some(site) = self.sites().iter().find(of_layer) else { return Ok(None) };
+        let width = layer.shape.1;
+        if site.width != width {
+            return Ok(None);
+        }
+        let mean = moved_moments(edits.input_factors(layer), self.mean(site)?, width);
         Ok(Some((0..width).map(|i| f64::from(mean[i * width + i]).max(0.0).sqrt()).collect()))
     }
 }
@@ -119,8 +116,8 @@ impl Context<'_> {
 pub struct Transformed {
     checkpoint: Checkpoint,
     record: Transformation,
-    /// What the rows of each linear layer's weight went through.
-    factors: BTreeMap<String, Vec<Factor>>,
+    /// What the rows of each matrix went through.
+    factors: MatrixFactors,
     fingerprint: String,
     _staging: Staging,
 }
@@ -196,10 +193,7 @@ impl Transformed {
             source_fingerprint: String::new(),
             changes: edits.iter().map(|(name, edit)| (name.clone(), edit.describe())).collect(),
         };
-        let factors = edits
-            .iter()
-            .map(|(name, _)| (name.clone(), edits.input_factors(name).to_vec()))
-            .collect();
+        let factors = edits.matrix_factors();
         let fingerprint = String::new();
         Ok(Self { checkpoint, record, factors, fingerprint, _staging: staging })
     }
@@ -217,9 +211,12 @@ impl Transformed {
     }
 
     /// `statistics` of the original as those of the transformed model.
-    #[must_use]
-    pub fn statistics(&self, statistics: Statistics) -> Statistics {
-        statistics.moved(self.fingerprint.clone(), &self.factors)
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn statistics(&self, statistics: Statistics) -> Result<Statistics> {
+        let surroundings = Surroundings::of(&self.checkpoint)?;
+        Ok(statistics.moved(self.fingerprint.clone(), surroundings, &self.factors))
     }
 }
 

@@ -88,7 +88,7 @@ impl Measure<'_> {
         let root = |sum: &f64| (sum / rows.max(1) as f64).sqrt();
         let columns = sums.iter().map(root).collect();
         let features = match self.inputs.filter(|_| self.scaling.activations > 0.0) {
-            Some(inputs) => inputs.root_mean_squares(edits, &layers[0].weight, width)?,
+            Some(inputs) => inputs.root_mean_squares(edits, layers[0])?,
             None => None,
         };
         Ok((columns, features))

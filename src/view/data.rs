@@ -14,7 +14,7 @@ use crate::checkpoint::dtype::AlignedBytes;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::pipeline::manifest::Status;
-use crate::pipeline::{CompressedFolder, hash_tensor};
+use crate::pipeline::{CompressedFolder, decibels, hash_tensor};
 
 /// One tensor as the page's program reads it; arrays are little-endian in base64.
 #[derive(Debug, Serialize)]
@@ -30,6 +30,7 @@ pub(super) struct TensorData {
     /// "unorm8", "fp16" or "exact": how the texels of this tensor are meant to be read.
     decode: &'static str,
     bits_per_weight: f64,
+    #[serde(serialize_with = "decibels::serialize")]
     sqnr_db: Option<f64>,
     window: Window,
     /// Blocks of the window, across and down.

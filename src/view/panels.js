@@ -22,7 +22,11 @@ function visible(name) {
 
 const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 const percent = (part, whole) => `${((100 * part) / whole).toFixed(1)} %`;
-const showDecibels = (db) => (Number.isFinite(db) ? `${db.toFixed(2)} dB` : "exact");
+// Null, or infinity, without error; "-inf", or minus infinity, for an error where all weights are zero.
+const showDecibels = (db) => {
+  if (Number.isFinite(db)) return `${db.toFixed(2)} dB`;
+  return db === "-inf" || db === -Infinity ? "-inf dB" : "exact";
+};
 
 function fillFacts(list, tensor, decoder) {
   const { data } = tensor;
@@ -36,7 +40,7 @@ function fillFacts(list, tensor, decoder) {
     ["Footprint", data.footprint.join(" × ")],
     ["Bits per weight", data.bits_per_weight.toFixed(3)],
     ["Adapter", data.adapter ? `rank ${data.adapter.rank}` : "none"],
-    ["SQNR (manifest)", data.sqnr_db === null ? "exact" : showDecibels(data.sqnr_db)],
+    ["SQNR (manifest)", showDecibels(data.sqnr_db)],
   ];
   if (data.shape.length === 3) rows.splice(1, 0, ["Matrix", `first of ${data.shape[0]}`]);
   if (tensor.original) {

@@ -4,6 +4,8 @@
 
 mod bad_input;
 #[cfg(feature = "model")]
+mod border_runs;
+#[cfg(feature = "model")]
 mod calibrated;
 mod cli;
 mod defaults;

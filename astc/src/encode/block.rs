@@ -58,7 +58,8 @@ impl Importances {
     #[inline(always)]
     fn new(importance: &[f32]) -> Self {
         let largest = importance.iter().copied().fold(0.0, f32::max);
-        let inverse = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+        // The inverse of a smaller number is past f32.
+        let inverse = if largest >= f32::MIN_POSITIVE { 1.0 / largest } else { 0.0 };
         let mut all =
             Self { relative: [0.0; FIT_TEXELS], words: [0; SEARCH_TEXELS], uniform: true, largest };
         for (texel, importance) in importance.iter().enumerate() {
@@ -94,9 +95,11 @@ impl Frame {
 }
 
 impl Window<'_> {
-    /// Copies the weights and importances to their places in a block of rows of `width` texels.
+    /// Copies the weights and importances to their places in a block of rows of `width` texels. Gives
+    /// the power of two that the importances were divided by: 1, unless they are so small or so large
+    /// that they, times what a texel step is worth in weights, would leave the range of f32.
     #[inline(always)]
-    pub(super) fn copy_to(&self, width: usize, weights: &mut [f32], factors: &mut [f32]) {
+    pub(super) fn copy_to(&self, width: usize, weights: &mut [f32], factors: &mut [f32]) -> f32 {
         for row in 0..self.rows {
             let from = row * self.stride..row * self.stride + self.cols;
             let to = row * width..row * width + self.cols;
@@ -107,7 +110,25 @@ impl Window<'_> {
                 WindowImportance::Weights(all) => factors[to].copy_from_slice(&all[from]),
             }
         }
+        let unit = unit_of(factors);
+        if unit != 1.0 {
+            factors.iter_mut().for_each(|factor| *factor /= unit);
+        }
+        unit
     }
+}
+
+/// Importances whose products with the squares of row scales, 2^-62 to 2^19, are normal numbers.
+const USUAL_IMPORTANCE: std::ops::Range<f32> = 1.0 / (1u64 << 40) as f32..(1u64 << 40) as f32;
+
+/// What `importances` should be divided by before they are worked with: 1 for usual ones, or else a
+/// power of two near the largest.
+pub(super) fn unit_of(importances: &[f32]) -> f32 {
+    let largest = importances.iter().copied().fold(0.0, f32::max);
+    if largest == 0.0 || USUAL_IMPORTANCE.contains(&largest) {
+        return 1.0;
+    }
+    f32::from_bits(largest.max(f32::MIN_POSITIVE).to_bits() & 0x7f80_0000)
 }
 
 /// One prepared block.
@@ -116,7 +137,7 @@ pub(super) struct Block {
     pub(super) texels: Texels,
     pub(super) positions: Positions,
     /// Squared weight error of one squared texel step at importance 1.
-    pub(super) error_scale: f32,
+    pub(super) error_scale: f64,
 }
 
 /// Up to [`BATCH`] blocks, and their texels as bytes for the ranking.
@@ -205,11 +226,12 @@ impl Batch {
         }
         let mut weights = [0.0; SEARCH_TEXELS];
         let mut importance = [0.0; SEARCH_TEXELS];
-        window.copy_to(width, &mut weights, &mut importance);
+        let unit = window.copy_to(width, &mut weights, &mut importance);
         for (importance, square) in importance.iter_mut().zip(&frame.square) {
             *importance *= square;
         }
         block.set_importances(&Importances::new(&importance));
+        block.error_scale *= f64::from(unit);
         place(self.level, frame, &weights, limit, count, block, &mut bytes);
         self.mark_free(slot, &bytes);
     }
@@ -239,7 +261,7 @@ impl Block {
         self.texels.importance = importances.relative;
         self.positions.importance = importances.words;
         self.positions.uniform = importances.uniform;
-        self.error_scale = importances.largest;
+        self.error_scale = importances.largest.into();
     }
 }
 

@@ -8,7 +8,7 @@
 
 use half::f16;
 
-use super::block::{Frame, Window, WindowImportance};
+use super::block::{Frame, Window, WindowImportance, unit_of};
 use super::coarse::CoarseTexels;
 use super::rank::BATCH;
 use super::search::Searcher;
@@ -173,7 +173,13 @@ impl<'a> Band<'a> {
                 Importance::Columns(columns) => Some(columns),
                 Importance::Weights(factors) => Some(&factors[row * self.cols..][..self.cols]),
             };
-            error += row_clipping_error(level, weights, factors, scale.to_f32());
+            let unit = factors.map_or(1.0, unit_of);
+            let scaled: Option<Vec<f32>> = factors
+                .filter(|_| unit != 1.0)
+                .map(|factors| factors.iter().map(|factor| factor / unit).collect());
+            let factors = scaled.as_deref().or(factors);
+            let clipped = row_clipping_error(level, weights, factors, scale.to_f32());
+            error += clipped * f64::from(unit);
         }
         error
     }

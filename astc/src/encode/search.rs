@@ -109,7 +109,7 @@ impl Searcher<'_> {
                     }
                     Finish::Exact => self.finish(block, slot, scratch).fit.error,
                 };
-                f64::from(least) * f64::from(block.error_scale)
+                f64::from(least) * block.error_scale
             })
             .sum()
     }

@@ -252,6 +252,30 @@ fn importance_moves_the_error_to_where_it_counts_less() {
     }
 }
 
+/// What counts is what importances are relative to each other, however small or large they are, on
+/// quiet rows and loud ones.
+#[test]
+fn importances_may_have_any_size() {
+    let (rows, cols) = (7, 50);
+    let columns: Vec<f32> = (0..cols).map(|col| 0.25 + (col % 3) as f32).collect();
+    for loudness in [1e-6, 1.0, 1e6] {
+        let w: Vec<f32> = gaussian(rows * cols, 11).iter().map(|w| w * loudness).collect();
+        for (text, preset) in
+            [("6x6", Preset::Fast), ("6x6", Preset::Best), ("12x12", Preset::Fast)]
+        {
+            let mut encoder = NativeEncoder::new(footprint(text), DecodeMode::Unorm8, preset);
+            let usual = encode(&mut encoder, &w, rows, Importance::Columns(&columns));
+            for exponent in [-140, -120, -60, 60, 125] {
+                let factor = 2.0_f32.powi(exponent / 2);
+                let odd: Vec<f32> = columns.iter().map(|c| c * factor * factor).collect();
+                let found = encode(&mut encoder, &w, rows, Importance::Columns(&odd));
+                assert!(usual.scales == found.scales, "{text} {preset:?} {loudness} {exponent}");
+                assert!(usual.blocks == found.blocks, "{text} {preset:?} {loudness} {exponent}");
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_below_the_scale_range_decode_to_zeros() {
     let cols = 20;

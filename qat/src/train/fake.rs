@@ -75,7 +75,8 @@ impl FakeGrid {
     }
 
     /// Weights near the original ones `w` that round to `decoded`, a solution on the balanced grid
-    /// with `scales`: each is moved into the cell of its code. The rest is as in [`Self::new`].
+    /// with `scales`: each is moved into the cell of its code, and a run of zeros stays one whatever
+    /// its scales. The rest is as in [`Self::new`].
     ///
     /// # Panics
     /// As [`Self::new`]; if there is not one decoded weight for each weight, or not one scale for
@@ -87,9 +88,14 @@ impl FakeGrid {
         group: usize,
         treatment: Treatment,
         decoded: &[f32],
-        scales: Vec<f32>,
+        mut scales: Vec<f32>,
     ) -> Self {
         assert_eq!(w.len(), decoded.len(), "one decoded weight for each weight");
+        for (w, scales) in w.chunks(run).zip(scales.chunks_mut(run.div_ceil(group))) {
+            if w.iter().all(|&w| w == 0.0) {
+                scales.fill(0.0);
+            }
+        }
         let mut start = w.to_vec();
         let parts = groups_mut(&mut start, run, group).zip(groups(decoded, run, group));
         for ((w, decoded), &s) in parts.zip(&scales) {

@@ -1,5 +1,6 @@
 //! The steps of a training run.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Rates, Schedule, SpikeGuard, Step, Verdict, WindowOrder};
@@ -31,6 +32,8 @@ pub struct RunSettings {
     pub evaluate_every: u64,
     /// Evaluations without a new best after which the run ends; 0 for no early stop.
     pub patience: u32,
+    /// The last weights are the result of a run that takes all steps, not the best.
+    pub keep_last: bool,
     /// Time between checkpoints.
     pub save_every: Duration,
     /// Seed of the order of windows.
@@ -100,10 +103,14 @@ pub struct Position {
     pub rollbacks: u32,
     /// What the guard against spikes knows.
     pub guard: SpikeGuard,
-    /// The lowest loss on held-out windows.
+    /// The loss at the start, as all evaluations give it.
+    pub start: Option<f64>,
+    /// The lowest one.
     pub best: Option<f64>,
     /// Evaluations since then.
     pub since_best: u32,
+    /// The last one, if there was one since the run was started or resumed.
+    pub last: Option<f64>,
 }
 
 impl Position {
@@ -115,9 +122,21 @@ impl Position {
             rate_factor: 1.0,
             rollbacks: 0,
             guard: SpikeGuard::new(settings.spike_deviations),
+            start: None,
             best: None,
             since_best: 0,
+            last: None,
         }
+    }
+
+    /// The losses at the start and at the end of a run that came to nothing: the end is worse than the
+    /// start, and nothing in between was better.
+    #[must_use]
+    pub fn worse(&self) -> Option<(f64, f64)> {
+        let (start, last) = self.start.zip(self.last)?;
+        let improved = self.best.is_some_and(|best| best < start);
+        // A loss that is not a number is worse than any.
+        (!improved && last.partial_cmp(&start).is_none_or(Ordering::is_gt)).then_some((start, last))
     }
 }
 
@@ -141,11 +160,15 @@ pub trait Trainee {
     /// Clears the gradients.
     fn clear(&mut self);
 
-    /// Losses on windows that are not trained on, as what is exported gives them.
+    /// Losses on windows that are not trained on, or else on some that are, as what is exported gives
+    /// them.
     ///
     /// # Errors
     /// What the model gives.
     fn evaluate(&mut self) -> Result<Losses, Self::Error>;
+
+    /// Whether there are windows that are not trained on.
+    fn holds_out(&self) -> bool;
 
     /// Stores everything so that [`Self::restore`] finds it, even if the process dies.
     ///
@@ -195,7 +218,7 @@ pub trait Watcher<E> {
 pub enum Ended {
     /// All steps were taken.
     Finished,
-    /// Held-out losses no longer fell; the best weights are back.
+    /// Held-out losses no longer fell.
     Early,
     /// It was asked to stop, and can go on from what it stored.
     Stopped,
@@ -203,7 +226,8 @@ pub enum Ended {
     Diverged,
 }
 
-/// Runs `trainee` from `position` on.
+/// Runs `trainee` from `position` on, and leaves it with the best weights, unless the last are to be
+/// kept.
 ///
 /// # Errors
 /// What the trainee gives, but for checkpoints that cannot be written: those the watcher is told of.
@@ -230,8 +254,11 @@ pub fn train<T: Trainee>(
             if rollbacks > settings.most_rollbacks {
                 return Ok((Ended::Diverged, position));
             }
+            let Position { start, best, since_best, .. } = position;
             position = trainee.restore()?.unwrap_or_else(|| Position::start(settings));
             (position.rate_factor, position.rollbacks) = (rate_factor, rollbacks);
+            // The best weights are stored apart, and are still the best.
+            (position.start, position.best, position.since_best) = (start, best, since_best);
             watcher.rolled_back(&position, losses.total);
             continue;
         }
@@ -254,7 +281,7 @@ pub fn train<T: Trainee>(
             saved = Instant::now();
         }
     }
-    if settings.patience > 0 && position.since_best > 0 {
+    if !settings.keep_last && position.best.is_some() && position.since_best > 0 {
         trainee.restore_best()?;
     }
     Ok((Ended::Finished, position))
@@ -292,16 +319,21 @@ fn evaluate<T: Trainee>(
     if losses.tokens == 0 {
         return Ok(false);
     }
-    let better = position.best.is_none_or(|best| losses.total < best);
+    let better = losses.total.is_finite() && position.best.is_none_or(|best| losses.total < best);
     position.since_best = if better { 0 } else { position.since_best + 1 };
     if better {
         position.best = Some(losses.total);
     }
+    position.start.get_or_insert(losses.total);
+    position.last = Some(losses.total);
     if better
-        && settings.patience > 0
+        && !settings.keep_last
         && let Err(e) = trainee.save_best()
     {
         watcher.not_saved(e);
+    }
+    if !trainee.holds_out() {
+        return Ok(false);
     }
     watcher.evaluated(position, &losses);
     Ok(settings.patience > 0 && position.since_best >= settings.patience)

@@ -16,6 +16,7 @@ struct Line {
     faults: Vec<(usize, f64)>,
     full_disk: bool,
     evaluations: Vec<f64>,
+    holds_out: bool,
 }
 
 impl Line {
@@ -31,6 +32,7 @@ impl Line {
             faults: Vec::new(),
             full_disk: false,
             evaluations: Vec::new(),
+            holds_out: true,
         }
     }
 }
@@ -69,6 +71,10 @@ impl Trainee for Line {
         let natural = f64::from((self.x[0] - 2.0).abs());
         let total = if self.evaluations.is_empty() { natural } else { self.evaluations.remove(0) };
         Ok(Losses { total, tokens: 1, ..Losses::default() })
+    }
+
+    fn holds_out(&self) -> bool {
+        self.holds_out
     }
 
     fn save(&mut self, position: &Position) -> Result<(), Self::Error> {
@@ -145,6 +151,7 @@ fn settings(steps: u64) -> RunSettings {
         most_rollbacks: 2,
         evaluate_every: 10,
         patience: 0,
+        keep_last: false,
         save_every: Duration::from_secs(3600),
         seed: 5,
     }
@@ -209,4 +216,44 @@ fn early_stop_gives_the_best_weights_back() {
     let (ended, position) = run(&mut line, &settings, &mut Notes::default());
     assert_eq!((ended, position.step, position.best), (Ended::Early, 40, Some(2.0)));
     assert_eq!(Some(line.x), line.best);
+}
+
+/// Losses as they are written, of a run of 50 steps with an evaluation every ten.
+fn evaluated(losses: [f64; 6], settings: &RunSettings) -> (Line, Position) {
+    let mut line = Line { evaluations: losses.to_vec(), ..Line::new() };
+    let (ended, position) = run(&mut line, settings, &mut Notes::default());
+    assert_eq!(ended, Ended::Finished);
+    (line, position)
+}
+
+#[test]
+fn the_best_weights_are_the_result_unless_the_last_are_wanted() {
+    let losses = [3.0, 2.0, 1.0, 1.5, 1.2, 2.0];
+    let (line, position) = evaluated(losses, &settings(50));
+    assert_eq!((Some(line.x), position.since_best, position.worse()), (line.best, 3, None));
+    let last = RunSettings { keep_last: true, ..settings(50) };
+    let (kept, position) = evaluated(losses, &last);
+    assert_ne!(kept.x, line.x);
+    assert_eq!((kept.best, position.best, position.last), (None, Some(1.0), Some(2.0)));
+}
+
+#[test]
+fn an_end_worse_than_the_start_is_told() {
+    let worse = |losses| evaluated(losses, &settings(50)).1.worse();
+    assert_eq!(worse([3.0, 4.0, 5.0, 4.0, 3.5, 3.1]), Some((3.0, 3.1)));
+    assert_eq!(worse([3.0; 6]), None, "nothing moved");
+    assert_eq!(worse([3.0, 4.0, 2.9, 4.0, 9.0, 9.0]), None, "the best is better");
+    let (start, last) = worse([3.0, 4.0, 5.0, 4.0, 3.5, f64::NAN]).unwrap();
+    assert!(start == 3.0 && last.is_nan());
+}
+
+#[test]
+fn where_nothing_is_held_out_the_best_is_found_on_windows_of_training() {
+    let evaluations = vec![3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+    let mut line = Line { evaluations, holds_out: false, ..Line::new() };
+    let mut notes = Notes::default();
+    let settings = RunSettings { patience: 1, ..settings(50) };
+    let (ended, position) = run(&mut line, &settings, &mut notes);
+    assert_eq!((ended, notes.evaluations), (Ended::Finished, 0), "no early stop, no report");
+    assert_eq!((line.x, position.worse()), ([5.0], Some((3.0, 8.0))));
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::adapters::AdapterStage;
 use crate::pipeline::coding::Output;
 use crate::pipeline::compress::{manifest, write_descriptions};
+use crate::pipeline::decibels;
 use crate::pipeline::plan::{Plan, Totals};
 use crate::pipeline::progress::Progress;
 use crate::pipeline::record::Recorder;
@@ -31,6 +32,7 @@ pub struct MergeReport {
     /// Sums over all tensors.
     pub totals: Totals,
     /// SQNR over all weights of coded tensors, in dB; null without error.
+    #[serde(serialize_with = "decibels::serialize")]
     pub sqnr_db: Option<f64>,
     /// Seconds it took.
     pub seconds: f64,
@@ -57,7 +59,7 @@ pub fn merge(
     check_output_path(output, &[checkpoint.origin(), pieces], overwrite)?;
     check_whole(&checkpoint, &plan, &unit_plan.units, units)?;
     let read = read_pieces(&unit_plan, &plan_hash, pieces)?;
-    let scan = scan_of(&checkpoint, &plan, &read)?;
+    let scan = scan_of(&checkpoint, &plan, &unit_plan, &read)?;
 
     let staging = Staging::create(output)?;
     let mut stage =
@@ -83,8 +85,8 @@ pub fn merge(
     }
     stage.finish()?;
     let recorded = recorder.finish()?;
-    let manifest = manifest(&checkpoint, &plan, unit_plan.seed, &scan, recorded.statuses);
-    write_descriptions(&checkpoint, &plan, &manifest, staging.folder())?;
+    let mut manifest = manifest(&checkpoint, &plan, unit_plan.seed, &scan, recorded.statuses);
+    write_descriptions(&checkpoint, &plan, &mut manifest, staging.folder())?;
     Ok(MergeReport {
         output: staging.commit()?,
         units: read.len(),
@@ -145,7 +147,12 @@ fn read_pieces(unit_plan: &UnitPlan, plan_hash: &str, pieces: &Path) -> Result<V
 }
 
 /// What the scans of all units found.
-fn scan_of(checkpoint: &Checkpoint, plan: &Plan, pieces: &[Piece]) -> Result<Scan> {
+fn scan_of(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    unit_plan: &UnitPlan,
+    pieces: &[Piece],
+) -> Result<Scan> {
     let mut hashes = vec![Hash::from_bytes([0; 32]); checkpoint.tensors().len()];
     let starts = pieces.iter().flat_map(|piece| &piece.segments).filter(|done| done.first == 0);
     for (planned, done) in plan.tensors.iter().zip(starts) {
@@ -154,6 +161,7 @@ fn scan_of(checkpoint: &Checkpoint, plan: &Plan, pieces: &[Piece]) -> Result<Sca
             let message = "its piece does not have the hash of the source";
             Error::tensor(checkpoint.origin(), &done.tensor, message)
         })?;
+        unit_plan.check_source(checkpoint, planned.source, &hashes[planned.source])?;
     }
     let fingerprint = scan::fingerprint(checkpoint, &hashes);
     Ok(Scan { hashes, fingerprint })

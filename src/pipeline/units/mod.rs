@@ -12,13 +12,16 @@ mod work;
 
 use std::path::{Path, PathBuf};
 
+use blake3::Hash;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::coding::{Job, jobs};
 use super::plan::{Fate, Plan};
+use super::scan;
 use crate::build;
 use crate::checkpoint::dtype::dtype_name;
-use crate::checkpoint::{Checkpoint, write_json};
+use crate::checkpoint::{Checkpoint, Surroundings, write_json};
 use crate::error::{Error, IoContext, Result};
 use crate::recipe::Recipe;
 
@@ -26,7 +29,7 @@ pub use merge::{MergeReport, merge};
 pub use work::{WorkReport, work};
 
 /// Version of the plan of units and of pieces.
-const VERSION: &str = "1.0";
+const VERSION: &str = "2.0";
 
 /// A compression in units.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,10 @@ pub struct UnitPlan {
     pub model: PathBuf,
     /// BLAKE3 over name, dtype and shape of the source's tensors.
     pub outline: String,
+    /// BLAKE3 of the data of each of them.
+    pub sources: Vec<String>,
+    /// What is beside the source's weights.
+    pub(crate) surroundings: Surroundings,
     /// The recipe, TOML.
     pub recipe: String,
     /// The seed.
@@ -54,17 +61,19 @@ pub struct UnitPlan {
 pub struct Segment {
     /// Name of the tensor.
     pub tensor: String,
-    /// The first of them. The unit that has number 0 checks and hashes the whole tensor.
+    /// The first of them. The unit that has number 0 checks the whole tensor for faults; each makes
+    /// sure that it is the one that was planned.
     pub first: usize,
     /// How many; none for a tied tensor, which is checked only.
     pub count: usize,
 }
 
 impl UnitPlan {
-    /// Cuts `plan` of `checkpoint` into at most `count` units of about the same work.
+    /// Cuts `plan` of `checkpoint` into at most `count` units of about the same work. The weights are
+    /// read once, so that machines that have others are found out.
     ///
     /// # Errors
-    /// [`Error::Recipe`] for a recipe with a transform, which needs the whole model.
+    /// [`Error::Recipe`] for a recipe with a transform, which needs the whole model; I/O.
     pub fn cut(
         checkpoint: &Checkpoint,
         plan: &Plan,
@@ -79,6 +88,8 @@ impl UnitPlan {
             program: build::IDENTITY.to_owned(),
             model: model.canonicalize().at("resolve", model)?,
             outline: outline(checkpoint),
+            sources: sources(checkpoint)?,
+            surroundings: Surroundings::of(checkpoint)?,
             recipe: plan.recipe.to_toml(),
             seed,
             max_shard_bytes,
@@ -117,6 +128,20 @@ impl UnitPlan {
         Ok((plan, blake3::hash(&bytes).to_hex().to_string()))
     }
 
+    /// Makes sure that tensor number `source` of `checkpoint`, which has `hash`, is the one that was
+    /// cut into units.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    fn check_source(&self, checkpoint: &Checkpoint, source: usize, hash: &Hash) -> Result<()> {
+        if self.sources.get(source).is_some_and(|wanted| *wanted == *hash.to_hex()) {
+            return Ok(());
+        }
+        let tensor = &checkpoint.tensors()[source];
+        let message = "has other weights than the checkpoint that was cut into units";
+        Err(Error::tensor(checkpoint.file_of(tensor), &tensor.name, message))
+    }
+
     /// The source, at `model` if it is not where it was, and what becomes of it.
     fn open(&self, model: Option<&Path>, threads: usize) -> Result<(Checkpoint, Plan)> {
         let checkpoint = Checkpoint::open(model.unwrap_or(&self.model))?;
@@ -124,10 +149,26 @@ impl UnitPlan {
             let message = "has other tensors than the checkpoint that was cut into units";
             return Err(Error::checkpoint(checkpoint.origin(), message));
         }
+        if let Some(what) = self.surroundings.difference(&Surroundings::of(&checkpoint)?) {
+            let message = format!(
+                "{what} is not as in the checkpoint that was cut into units, {:?}",
+                self.model
+            );
+            return Err(Error::checkpoint(checkpoint.origin(), message));
+        }
         let recipe = Recipe::parse(&self.recipe, "of the units")?;
         let plan = Plan::new(&checkpoint, recipe, self.max_shard_bytes, threads)?;
         Ok((checkpoint, plan))
     }
+}
+
+/// BLAKE3 of the data of each tensor.
+fn sources(checkpoint: &Checkpoint) -> Result<Vec<String>> {
+    let hash = |tensor| {
+        let hash = scan::hash_tensor(checkpoint, tensor, |_, _| Ok(()))?;
+        Ok(hash.to_hex().to_string())
+    };
+    checkpoint.tensors().par_iter().map(hash).collect()
 }
 
 fn outline(checkpoint: &Checkpoint) -> String {

@@ -65,7 +65,13 @@ pub fn work(
             .prefix(&format!(".unit-{unit:05}-"))
             .tempdir_in(pieces)
             .at("create a folder in", pieces)?;
-        let run = Run { checkpoint: &checkpoint, plan: &plan, tasks: &tasks, progress };
+        let run = Run {
+            unit_plan: &unit_plan,
+            checkpoint: &checkpoint,
+            plan: &plan,
+            tasks: &tasks,
+            progress,
+        };
         let segments_done = run.write(staging.path(), unit_plan.seed)?;
         let piece = Piece {
             format_version: VERSION.to_owned(),
@@ -99,6 +105,7 @@ fn run_bytes(checkpoint: &Checkpoint, plan: &Plan, task: &Task<'_>) -> u64 {
 }
 
 struct Run<'a> {
+    unit_plan: &'a UnitPlan,
     checkpoint: &'a Checkpoint,
     plan: &'a Plan,
     tasks: &'a [Task<'a>],
@@ -108,7 +115,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Writes the bytes of the piece into `folder` and describes them.
     fn write(&self, folder: &Path, seed: u64) -> Result<Vec<Done>> {
-        let Self { checkpoint, plan, tasks, progress } = *self;
+        let Self { checkpoint, plan, tasks, progress, .. } = *self;
         let mut done = self.check()?;
         let bytes = tasks.iter().map(|task| run_bytes(checkpoint, plan, task)).sum();
         progress.begin("compressing", bytes);
@@ -157,12 +164,12 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// Checks and hashes the tensors that start in this unit.
+    /// Makes sure that the tensors of this unit are those that were planned, and checks those that
+    /// start here for faults.
     fn check(&self) -> Result<Vec<Done>> {
-        let Self { checkpoint, plan, tasks, progress } = *self;
+        let Self { unit_plan, checkpoint, plan, tasks, progress } = *self;
         let source = |task: &Task<'_>| &checkpoint.tensors()[plan.tensors[task.tensor].source];
-        let starts = || tasks.iter().filter(|task| task.segment.first == 0);
-        progress.begin("checking", starts().map(|task| source(task).byte_len).sum());
+        progress.begin("checking", tasks.iter().map(|task| source(task).byte_len).sum());
         tasks
             .iter()
             .map(|task| {
@@ -171,11 +178,15 @@ impl Run<'_> {
                     first: task.segment.first,
                     ..Done::default()
                 };
-                if task.segment.first == 0 {
+                let hash = if task.segment.first == 0 {
                     let hash = scan::scan_tensor(checkpoint, source(task))?;
-                    progress.advance(source(task).byte_len);
                     done.source = Some(hash.to_hex().to_string());
-                }
+                    hash
+                } else {
+                    scan::hash_tensor(checkpoint, source(task), |_, _| Ok(()))?
+                };
+                progress.advance(source(task).byte_len);
+                unit_plan.check_source(checkpoint, plan.tensors[task.tensor].source, &hash)?;
                 Ok(done)
             })
             .collect()

@@ -41,8 +41,9 @@ pub(super) struct CoarseTexels {
     position: [f32; Footprint::MAX_TEXELS],
     /// Square root of the importance, relative to the largest.
     root: [f32; Footprint::MAX_TEXELS],
-    /// Weight error of one squared texel step at importance 1.
+    /// Weight error of one squared texel step at importance 1, in units of `unit`.
     error_scale: f32,
+    unit: f32,
 }
 
 /// The best block so far.
@@ -98,7 +99,11 @@ impl CoarseSearch {
     pub(super) fn estimate(&mut self) -> f64 {
         self.search(true);
         let errors = self.choices.iter().zip(&self.blocks);
-        let error = errors.map(|(choice, block)| f64::from(choice.error * block.error_scale)).sum();
+        let error = errors
+            .map(|(choice, block)| {
+                f64::from(choice.error * block.error_scale) * f64::from(block.unit)
+            })
+            .sum();
         self.blocks.clear();
         error
     }
@@ -169,18 +174,19 @@ impl CoarseTexels {
     pub(super) fn new(footprint: Footprint, frame: &Frame, window: &Window<'_>) -> Self {
         let zero = [0.0; Footprint::MAX_TEXELS];
         let (mut position, mut root) = (zero, zero);
-        window.copy_to(footprint.width(), &mut position, &mut root);
+        let unit = window.copy_to(footprint.width(), &mut position, &mut root);
         let mut largest = 0.0_f32;
         for texel in 0..footprint.texels() {
             position[texel] = 127.5 + position[texel] * frame.stretch[texel];
             root[texel] *= frame.square[texel];
             largest = largest.max(root[texel]);
         }
-        let inverse = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+        // The inverse of a smaller number is past f32.
+        let inverse = if largest >= f32::MIN_POSITIVE { 1.0 / largest } else { 0.0 };
         for root in &mut root {
             *root = (*root * inverse).sqrt();
         }
-        Self { position, root, error_scale: largest }
+        Self { position, root, error_scale: largest, unit }
     }
 }
 
@@ -213,6 +219,7 @@ mod tests {
             position: [0.0; Footprint::MAX_TEXELS],
             root: [1.0; Footprint::MAX_TEXELS],
             error_scale: 1.0,
+            unit: 1.0,
         };
         for (texel, &owner) in candidate.owners.iter().enumerate() {
             let (low, high) = ends(owner);
