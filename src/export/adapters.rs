@@ -75,16 +75,20 @@ fn transposed(matrix: &[f16], cols: usize, tall: usize, wide: usize) -> Vec<f16>
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no adapter; [`Error::Tensor`] for one outside the blocks of
-/// layers; I/O.
+/// layers, or of an expert, all of which mlx-lm holds in one module; I/O.
 pub fn export_mlx_adapters(input: &CompressedFolder, output: &Path) -> Result<AdapterReport> {
     let adapters = adapted(input)?;
     let rank = adapters.iter().map(|(_, _, rank)| *rank).max().unwrap_or(0);
     let mut keys = BTreeSet::new();
     for (_, entry, _) in &adapters {
-        let key = within_layer(&entry.name).ok_or_else(|| {
-            let message = "mlx-lm takes adapters of layers only";
-            Error::tensor(input.stored.folder(), &entry.name, message)
-        })?;
+        let refuse = |message: &str| Error::tensor(input.stored.folder(), &entry.name, message);
+        let key = within_layer(&entry.name)
+            .ok_or_else(|| refuse("mlx-lm takes adapters of layers only"))?;
+        if key.contains(".experts.") {
+            let message = "mlx-lm takes no adapters of single experts; export the model with \
+                           --adapters merge";
+            return Err(refuse(message));
+        }
         keys.insert(key);
     }
     let wanted: Vec<(usize, &Entry)> = input
@@ -94,8 +98,9 @@ pub fn export_mlx_adapters(input: &CompressedFolder, output: &Path) -> Result<Ad
         .enumerate()
         .filter(|(_, entry)| within_layer(&entry.name).is_some_and(|key| keys.contains(key)))
         .collect();
-    let layers: BTreeSet<&str> =
-        wanted.iter().filter_map(|(_, entry)| entry.name.split('.').nth(2)).collect();
+    // mlx-lm counts from the last layer: all of them, whichever have such a module.
+    let numbers = input.manifest.tensors.iter().filter_map(|entry| layer_number(&entry.name));
+    let layers = numbers.max().map_or(0, |last| last + 1);
     let mut outputs = Vec::new();
     for (_, entry) in &wanted {
         let module = entry.name.trim_end_matches(".weight");
@@ -125,7 +130,7 @@ pub fn export_mlx_adapters(input: &CompressedFolder, output: &Path) -> Result<Ad
     std::fs::rename(&weights, staging.folder().join(MLX_WEIGHTS)).at("rename", &weights)?;
     let config = json!({
         "fine_tune_type": "lora",
-        "num_layers": layers.len(),
+        "num_layers": layers,
         "lora_parameters": { "rank": rank, "scale": 1.0, "dropout": 0.0, "keys": keys },
     });
     write_json(&staging.folder().join(compress_model_lora::CONFIG_FILE), &config)?;
@@ -144,6 +149,10 @@ fn within_layer(name: &str) -> Option<&str> {
     let rest = name.strip_prefix("model.layers.")?.strip_suffix(".weight")?;
     let (number, module) = rest.split_once('.')?;
     number.parse::<u32>().ok().map(|_| module)
+}
+
+fn layer_number(name: &str) -> Option<u32> {
+    name.strip_prefix("model.layers.")?.split_once('.')?.0.parse().ok()
 }
 
 /// Writes the GGUF file `output` with the adapters for llama.cpp's `--lora`.

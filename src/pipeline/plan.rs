@@ -129,7 +129,29 @@ impl Plan {
                 largest.next_power_of_two()
             ));
         }
+        warnings.extend(self.dense_beside_experts(checkpoint));
         warnings
+    }
+
+    /// What PEFT makes of adapters of dense layers in a model that has experts: with transformers 5 it
+    /// takes their names for those of the experts, which are parameters there, and drops them.
+    fn dense_beside_experts(&self, checkpoint: &Checkpoint) -> Option<String> {
+        let names = || checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+        if !names().any(|name| name.contains(".experts.")) {
+            return None;
+        }
+        let adapted = self.tensors.iter().filter(|planned| {
+            let name = &checkpoint.tensors()[planned.source].name;
+            let ends = [".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".mlp.down_proj.weight"];
+            planned.adapter_bytes > 0 && ends.iter().any(|end| name.ends_with(end))
+        });
+        let count = adapted.count();
+        (count > 0).then(|| {
+            format!(
+                "{count} adapters are of dense layers in a model that has experts: PEFT with \
+                 transformers 5 leaves those out; use decompress --adapters merge, or rank = 0 for them"
+            )
+        })
     }
 
     /// Plans `checkpoint` by `recipe`; `threads` and `max_shard_bytes` shape memory and files.

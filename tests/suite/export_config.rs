@@ -130,6 +130,33 @@ fn what_mlx_lm_does_not_compute_is_refused_or_said() {
     assert_eq!(json_of(&unknown.path("mlx/config.json"))["rope_theta"], 9.0);
 }
 
+/// mlx-lm wants the text model under one prefix, and a vocabulary outside.
+#[test]
+fn multimodal_models_of_both_styles_get_the_names_of_mlx_lm() {
+    for (text, tower) in [
+        ("language_model.model.", "vision_tower."),
+        ("model.language_model.", "model.vision_tower."),
+    ] {
+        let mut model = fixture("gemma3", "config.json");
+        model.config = json!({ "model_type": "gemma3", "text_config": model.config });
+        let tensors = std::mem::take(&mut model.tensors);
+        let rename = |name: &str| format!("{text}{}", name.strip_prefix("model.").unwrap());
+        model.tensors = tensors.into_iter().map(|(name, t)| (rename(&name), t)).collect();
+        let vision = Tensor::f32(&[4, 4], &noise(16, 1));
+        model.tensors.insert(format!("{tower}fc.weight"), vision);
+        let workspace = compressed(&model, &["--ignore", "vision"]);
+        workspace.run("export", "out", &MLX).ok();
+        let config = json_of(&workspace.path("mlx/config.json"));
+        assert_eq!(config["vocab_size"], 67);
+        assert_eq!(config["text_config"]["sliding_window_pattern"], 3);
+        let found = shapes(&workspace.path("mlx/model.safetensors"));
+        assert!(found.iter().any(|(name, ..)| name == "vision_tower.fc.weight"), "{found:?}");
+        // Norms to which mlx-lm adds 1 have room for the sum.
+        let norm = ("language_model.model.norm.weight".to_owned(), Dtype::F32, vec![24]);
+        assert!(found.contains(&norm), "{found:?}");
+    }
+}
+
 /// mlx-lm's module of a layer's experts, from experts one by one and from stacks.
 #[test]
 fn experts_become_one_module_a_layer() {

@@ -128,6 +128,20 @@ fn the_same_head_in_another_type_is_tied() {
     assert!(run.stderr.contains("weights of its own"), "{}", run.stderr);
 }
 
+/// What PEFT and mlx-lm do not take of a mixture's adapters is said before they are made.
+#[test]
+fn adapters_of_mixtures() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/architectures");
+    for (name, dense) in [("qwen3-moe", true), ("mixtral", false)] {
+        let workspace = Workspace::new();
+        Model::read(&folder.join(name)).write(&workspace.path("model"), 1, &tiny_llama());
+        let run = workspace.run("compress", "model", &["--preset", "server", "-o", "out"]).ok();
+        assert_eq!(run.stderr.contains("dense layers"), dense, "{name}: {}", run.stderr);
+        let export = ["--format", "mlx-adapter", "-o", "a"];
+        workspace.run("export", "out", &export).fails(3, &[".experts.0.", "single experts"]);
+    }
+}
+
 #[test]
 fn a_tied_embedding_takes_no_adapter_and_another_does() {
     let recipe = "name = \"r\"\n[[rule]]\nrole = [\"linear\"]\ncodec = \"grid2\"\nrank = 4\n\

@@ -49,8 +49,8 @@ mod tests {
 
     use super::*;
 
-    fn lacks(config: Value) -> Option<String> {
-        not_in_mlx_lm(&Architecture::parse(&config).unwrap())
+    fn lacks(config: &Value) -> Option<String> {
+        not_in_mlx_lm(&Architecture::parse(config).unwrap())
     }
 
     #[test]
@@ -58,23 +58,23 @@ mod tests {
         for family in ["llama", "mistral", "qwen2", "qwen3", "gemma3_text"] {
             let linear = json!({ "rope_type": "linear", "factor": 2.0 });
             let config = json!({ "model_type": family, "rope_scaling": linear });
-            assert_eq!(lacks(config), None, "{family}");
+            assert_eq!(lacks(&config), None, "{family}");
         }
         for family in ["mixtral", "qwen3_moe"] {
-            assert_eq!(lacks(json!({ "model_type": family })), None);
+            assert_eq!(lacks(&json!({ "model_type": family })), None);
             let linear = json!({ "rope_type": "linear", "factor": 2.0 });
             let config = json!({ "model_type": family, "rope_scaling": linear });
-            assert_eq!(lacks(config).as_deref(), Some("rope_scaling"));
+            assert_eq!(lacks(&config).as_deref(), Some("rope_scaling"));
         }
         for family in ["qwen3", "qwen3_moe", "gemma3_text"] {
             let config = json!({ "model_type": family, "attention_bias": true });
-            assert_eq!(lacks(config).as_deref(), Some("attention_bias"));
+            assert_eq!(lacks(&config).as_deref(), Some("attention_bias"));
         }
-        assert_eq!(lacks(json!({ "model_type": "llama", "attention_bias": true })), None);
+        assert_eq!(lacks(&json!({ "model_type": "llama", "attention_bias": true })), None);
         let config = json!({ "model_type": "llama", "hidden_act": "gelu_pytorch_tanh" });
-        assert!(lacks(config).unwrap().contains("activation"));
+        assert!(lacks(&config).unwrap().contains("activation"));
         let config = json!({ "model_type": "qwen2", "head_dim": 64 });
-        assert!(lacks(config).unwrap().contains("here 64"));
+        assert!(lacks(&config).unwrap().contains("here 64"));
     }
 
     #[test]

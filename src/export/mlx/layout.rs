@@ -13,10 +13,11 @@ use super::affine::Affine;
 use crate::architecture::{Architecture, Content, Projection};
 use crate::checkpoint::OutputTensor;
 use crate::checkpoint::dtype::parse_dtype;
+use crate::checkpoint::role::Role;
 use crate::error::{Error, Result};
 use crate::export::rows::Job;
-use crate::pipeline::CompressedFolder;
 use crate::pipeline::manifest::Status;
+use crate::pipeline::{CompressedFolder, OutputDtype};
 
 /// A tensor of the export, with its scales and biases.
 #[derive(Debug)]
@@ -152,12 +153,13 @@ pub(super) fn layout<'a>(
             (None, _) => put(name.clone(), false, (index, 0, 0, 1)),
         }
     }
+    let adds_one = architecture.is_some_and(|a| a.norm_adds_one);
     let mut affines: Vec<Option<Affine>> = jobs.iter().map(|job| affine(job, options)).collect();
     let mut modules = Vec::new();
     let mut places: Vec<Vec<Place>> = vec![Vec::new(); jobs.len()];
     for name in names {
         let member = &members[&name];
-        let module = module(input, name, member, &jobs, &mut affines, options)?;
+        let module = module(input, name, member, &jobs, &mut affines, (options, adds_one))?;
         for &(job, expert, part, of) in &member.pieces {
             let entry = jobs[job].entry;
             let elements: usize = entry.shape.iter().product();
@@ -208,7 +210,7 @@ fn module(
     member: &Member,
     jobs: &[Job<'_>],
     affines: &mut [Option<Affine>],
-    options: MlxOptions,
+    (options, adds_one): (MlxOptions, bool),
 ) -> Result<Module> {
     let (first, .., of) = member.pieces[0];
     let entry = jobs[first].entry;
@@ -237,8 +239,11 @@ fn module(
     }
     let plain = |job: usize| {
         let source = source_dtype(&jobs[job]);
-        let kept = matches!(jobs[job].entry.status, Status::Kept { .. });
-        if kept { source } else { options.dtype.of(source) }
+        let entry = jobs[job].entry;
+        let kept = matches!(entry.status, Status::Kept { .. });
+        // mlx-lm adds 1 to Gemma's norms in the type that they have.
+        let widened = adds_one && entry.role == Role::Norm && options.dtype == OutputDtype::F32;
+        if kept && !widened { source } else { options.dtype.of(source) }
     };
     let dtype = plain(first);
     let alike = member.pieces.iter().all(|&(job, ..)| plain(job) == dtype);
