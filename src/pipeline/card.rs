@@ -41,15 +41,21 @@ fn has_own_head(manifest: &Manifest) -> bool {
     stored(Role::Head) && stored(Role::Embedding)
 }
 
-/// Keys in which two configurations differ, but for what `compress` adds.
-pub(crate) fn differing_keys(a: Option<&ModelConfig>, b: Option<&ModelConfig>) -> Vec<String> {
-    let keys = |config: Option<&ModelConfig>| -> BTreeMap<String, Value> {
-        let json = config.and_then(|config| config.json().as_object().cloned());
-        json.into_iter().flatten().filter(|(key, _)| key != "quantization_config").collect()
+/// Keys in which the configuration `stored` of an output folder differs from what compressing a model of
+/// configuration `original` writes.
+pub(crate) fn differing_keys(
+    stored: Option<&ModelConfig>,
+    manifest: &Manifest,
+    original: Option<&ModelConfig>,
+) -> Vec<String> {
+    let keys = |json: Option<Value>| -> BTreeMap<String, Value> {
+        let map = json.and_then(|json| json.as_object().cloned());
+        map.into_iter().flatten().filter(|(key, _)| key != "quantization_config").collect()
     };
-    let (a, b) = (keys(a), keys(b));
-    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    names.into_iter().filter(|name| a.get(*name) != b.get(*name)).cloned().collect()
+    let found = keys(stored.map(|config| config.json().clone()));
+    let expected = keys(original.map(|config| quantised_config(config, manifest)));
+    let names: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+    names.into_iter().filter(|name| found.get(*name) != expected.get(*name)).cloned().collect()
 }
 
 /// The configuration without `quantization_config`, for a decompressed folder.

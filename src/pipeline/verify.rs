@@ -250,7 +250,9 @@ impl<'a> Run<'a> {
 
     /// The keys of `config.json` in which the folder differs from `original`.
     fn differing_config(&self, original: &Checkpoint) -> Option<String> {
-        let keys = card::differing_keys(self.folder.stored.config(), original.config());
+        let Self { folder, .. } = self;
+        let keys =
+            card::differing_keys(folder.stored.config(), &folder.manifest, original.config());
         (!keys.is_empty())
             .then(|| format!("config.json: differs from the original's in {}", keys.join(", ")))
     }

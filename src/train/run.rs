@@ -116,7 +116,11 @@ impl<'a> Run<'a> {
             )));
         }
         if let Some(start) = start {
-            let keys = card::differing_keys(start.stored.config(), request.checkpoint.config());
+            let keys = card::differing_keys(
+                start.stored.config(),
+                &start.manifest,
+                request.checkpoint.config(),
+            );
             if !keys.is_empty() {
                 return Err(Error::Usage(format!(
                     "{}: its config.json differs from that of {} in {}: it is no compressed form of \
