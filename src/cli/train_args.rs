@@ -171,7 +171,9 @@ fn print(run: &TrainReport, common: &Common) -> Result<(), Failure> {
          text       {train} windows of {} tokens, {held_out} held out\n",
         run.layers, run.parameters, run.text.ctx
     );
-    let shown = [run.evaluations.first(), run.evaluations.last()];
+    // The state that is written may be an earlier one than the last.
+    let kept = run.evaluations.iter().find(|e| Some(e.step) == run.kept_step);
+    let shown = [run.evaluations.first(), kept.or(run.evaluations.last())];
     for evaluation in shown.into_iter().flatten() {
         text += &format!(
             "held out   step {:>5}: KLD {:.4}, perplexity {:.3}\n",

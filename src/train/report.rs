@@ -29,8 +29,10 @@ pub struct TrainReport {
     pub steps: u64,
     /// Steps that earlier runs had taken.
     pub resumed_steps: u64,
-    /// Held-out losses no longer fell, and the best weights were taken.
+    /// Held-out losses no longer fell.
     pub stopped_early: bool,
+    /// Steps of end-to-end training after which the weights were as they are written; null without it.
+    pub kept_step: Option<u64>,
     /// Times that the run went back because of a spike.
     pub rollbacks: u32,
     /// Blocks trained on their own.
@@ -62,6 +64,7 @@ impl TrainReport {
             steps: 0,
             resumed_steps,
             stopped_early: false,
+            kept_step: None,
             rollbacks: 0,
             blocks: Vec::new(),
             evaluations: Vec::new(),

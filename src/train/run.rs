@@ -239,13 +239,20 @@ impl<'a> Run<'a> {
             let ended;
             (layers, ended, position) =
                 self.train_together(blocks.model, layers, position, resumed, &mut log)?;
-            if let Some((start, last)) = position.worse().filter(|_| !options.keep_last) {
+            // Blocks that were trained before, some by an earlier run, are better than the start; it is
+            // they that are kept.
+            let few = report.blocks.len() < blocks.model.block_count();
+            let helped = few || report.blocks.iter().any(|block| !block.undone);
+            let nothing = !(options.keep_last || options.block_epochs > 0 && helped);
+            if let Some((start, last)) = position.worse().filter(|_| nothing) {
                 return Err(ends_worse(&format!(
                     "loss {start:.4} at the start, {last:.4} at the end"
                 )));
             }
             take(&layers)?;
             report.stopped_early = ended == Ended::Early;
+            let kept = if options.keep_last { Some(position.step) } else { position.best_step };
+            report.kept_step = kept;
         }
         write_history(&self.folder, &log)?;
         report.add_log(&position, &log);

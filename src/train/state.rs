@@ -31,6 +31,8 @@ struct Stored {
     #[serde(default)]
     start: Option<f64>,
     best: Option<f64>,
+    #[serde(default)]
+    best_step: Option<u64>,
     since_best: u32,
 }
 
@@ -71,6 +73,7 @@ pub(super) fn write(
             seen: position.guard.seen,
             start: position.start,
             best: position.best,
+            best_step: position.best_step,
             since_best: position.since_best,
         };
         let text = serde_json::to_string(&stored).expect("invariant: plain numbers");
@@ -151,6 +154,7 @@ pub(super) fn read(
         guard,
         start: stored.start,
         best: stored.best,
+        best_step: stored.best_step,
         since_best: stored.since_best,
         last: None,
     }))

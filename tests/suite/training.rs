@@ -96,10 +96,11 @@ fn exported_codes_and_scales_are_those_of_the_last_forward_pass() {
         let setting = format!("scales={scales}");
         let mut args = arguments(&text, "first");
         args.extend(["--start", "start", "--steps", "6", "--rate", "0.05", "--overwrite"]);
-        args.extend(["--train", &setting]);
+        args.extend(["--train", &setting, "--train", "keep_last=true"]);
         let first = workspace.run("qat", "model", &args).ok().json();
         let mut args = arguments(&text, "second");
         args.extend(["--start", "first", "--steps", "1", "--overwrite"]);
+        args.extend(["--train", "keep_last=true"]);
         let second = workspace.run("qat", "model", &args).ok().json();
         for key in ["loss", "kld", "perplexity"] {
             let (end, start) = (evaluation(&first, last(&first), key), evaluation(&second, 0, key));
@@ -152,6 +153,7 @@ fn blocks_trained_alone_come_nearer_to_what_the_original_blocks_give() {
     for (folder, which) in [("start", 0), ("out", 1)] {
         let mut args = arguments(&text, "next");
         args.extend(["--start", folder, "--steps", "1", "--overwrite"]);
+        args.extend(["--train", "keep_last=true"]);
         let next = workspace.run("qat", "model", &args).ok().json();
         let (found, wanted) = (evaluation(&report, which, "kld"), evaluation(&next, 0, "kld"));
         assert!((found / wanted - 1.0).abs() < 1e-5, "{folder}: {found} {wanted}");

@@ -107,6 +107,8 @@ pub struct Position {
     pub start: Option<f64>,
     /// The lowest one.
     pub best: Option<f64>,
+    /// Steps before it.
+    pub best_step: Option<u64>,
     /// Evaluations since then.
     pub since_best: u32,
     /// The last one, if there was one since the run was started or resumed.
@@ -124,6 +126,7 @@ impl Position {
             guard: SpikeGuard::new(settings.spike_deviations),
             start: None,
             best: None,
+            best_step: None,
             since_best: 0,
             last: None,
         }
@@ -254,11 +257,12 @@ pub fn train<T: Trainee>(
             if rollbacks > settings.most_rollbacks {
                 return Ok((Ended::Diverged, position));
             }
-            let Position { start, best, since_best, .. } = position;
+            let Position { start, best, best_step, since_best, .. } = position;
             position = trainee.restore()?.unwrap_or_else(|| Position::start(settings));
             (position.rate_factor, position.rollbacks) = (rate_factor, rollbacks);
             // The best weights are stored apart, and are still the best.
-            (position.start, position.best, position.since_best) = (start, best, since_best);
+            (position.start, position.best, position.best_step) = (start, best, best_step);
+            position.since_best = since_best;
             watcher.rolled_back(&position, losses.total);
             continue;
         }
@@ -322,7 +326,7 @@ fn evaluate<T: Trainee>(
     let better = losses.total.is_finite() && position.best.is_none_or(|best| losses.total < best);
     position.since_best = if better { 0 } else { position.since_best + 1 };
     if better {
-        position.best = Some(losses.total);
+        (position.best, position.best_step) = (Some(losses.total), Some(position.step));
     }
     position.start.get_or_insert(losses.total);
     position.last = Some(losses.total);

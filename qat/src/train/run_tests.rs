@@ -231,6 +231,7 @@ fn the_best_weights_are_the_result_unless_the_last_are_wanted() {
     let losses = [3.0, 2.0, 1.0, 1.5, 1.2, 2.0];
     let (line, position) = evaluated(losses, &settings(50));
     assert_eq!((Some(line.x), position.since_best, position.worse()), (line.best, 3, None));
+    assert_eq!(position.best_step, Some(20));
     let last = RunSettings { keep_last: true, ..settings(50) };
     let (kept, position) = evaluated(losses, &last);
     assert_ne!(kept.x, line.x);
