@@ -63,7 +63,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Brings what is seen into units in which f32 holds it, its squares and its inverse.
-    fn to_usual_units(&mut self) {
+    fn rescale(&mut self) {
         let unit = Hessian::unit(&self.mean, self.width);
         if unit == 1.0 {
             return;
@@ -199,7 +199,7 @@ impl<'a> LayerSolver<'a> {
             let folder = self.spool.folder();
             return Err(Error::Stopped { folder: folder.parent().unwrap_or(folder).to_path_buf() });
         }
-        seen.to_usual_units();
+        seen.rescale();
         let mean = std::mem::take(&mut seen.mean);
         let hessian = Hessian::new(mean, seen.width, self.options.damping).map_err(|e| {
             self.fault(first, &format!("what it sees in the calibration text: {e}"))
