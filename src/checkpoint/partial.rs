@@ -126,6 +126,7 @@ impl Partial {
     ///
     /// # Errors
     /// I/O.
+    #[cfg(feature = "model")]
     pub(crate) fn become_output(self, output: &Path) -> Result<()> {
         if output.exists() {
             fs::remove_dir_all(output).at("replace", output)?;

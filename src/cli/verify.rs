@@ -11,7 +11,9 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 #[cfg(feature = "model")]
 use crate::error::IoContext;
-use crate::pipeline::{CompressedFolder, VerifyReport, another_checkpoint, rebuild, verify};
+#[cfg(feature = "model")]
+use crate::pipeline::another_checkpoint;
+use crate::pipeline::{CompressedFolder, VerifyReport, rebuild, verify};
 #[cfg(feature = "gpu")]
 use crate::pipeline::{texture_codecs, verify_gpu};
 #[cfg(feature = "model")]

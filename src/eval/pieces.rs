@@ -127,7 +127,7 @@ mod tests {
         count
     }
 
-    fn model(model: Value, normalizer: Value, pre_tokenizer: Value) -> TextTokenizer {
+    fn model(model: &Value, normalizer: &Value, pre_tokenizer: &Value) -> TextTokenizer {
         tokenizer(&json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
             "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null,
@@ -162,12 +162,12 @@ mod tests {
         let vocab: serde_json::Map<String, Value> =
             symbols.iter().enumerate().map(|(i, symbol)| (symbol.clone(), i.into())).collect();
         let one_word = model(
-            json!({ "type": "BPE", "vocab": vocab, "merges": merges, "unk_token": "?unk" }),
-            json!({ "type": "Sequence", "normalizers": [
+            &json!({ "type": "BPE", "vocab": vocab, "merges": merges, "unk_token": "?unk" }),
+            &json!({ "type": "Sequence", "normalizers": [
                 { "type": "Prepend", "prepend": "▁" },
                 { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
             ] }),
-            Value::Null,
+            &Value::Null,
         );
         assert!(check(&one_word, &text[..200_000]) > 2);
 
@@ -177,9 +177,9 @@ mod tests {
             .map(|symbol| json!([symbol, -6.0 + symbol.chars().count() as f64]))
             .collect();
         let likeliest = model(
-            json!({ "type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": false }),
-            Value::Null,
-            json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false }),
+            &json!({ "type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": false }),
+            &Value::Null,
+            &json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false }),
         );
         assert!(check(&likeliest, &text[..200_000]) > 2);
     }
