@@ -1,6 +1,5 @@
 //! What `qat` and `recover` share: a run from its work folder to the output folder.
 
-use std::cmp::Ordering as Order;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,9 +214,15 @@ impl<'a> Run<'a> {
             let losses = self.train_blocks(blocks, &mut report, &mut log)?;
             let evaluated = losses.iter().filter(|losses| losses.tokens > 0);
             evaluated.for_each(|losses| log.evaluated(&position, losses));
-            if options.only_blocks() && !options.keep_last {
-                check_blocks(&report.blocks, &losses)?;
-            }
+        }
+        // Blocks that helped, some of which an earlier run may have trained.
+        let blocks_helped = options.block_epochs > 0
+            && (report.blocks.len() < blocks.model.block_count()
+                || report.blocks.iter().any(|block| !block.undone));
+        if options.only_blocks() && !blocks_helped && !options.keep_last {
+            return Err(ends_worse(
+                "every block was nearer to the original's before it was trained",
+            ));
         }
         let mut outcomes = Outcomes::new();
         let mut take = |layers: &[(Place, Parameters)]| -> Result<()> {
@@ -239,11 +244,8 @@ impl<'a> Run<'a> {
             let ended;
             (layers, ended, position) =
                 self.train_together(blocks.model, layers, position, resumed, &mut log)?;
-            // Blocks that were trained before, some by an earlier run, are better than the start; it is
-            // they that are kept.
-            let few = report.blocks.len() < blocks.model.block_count();
-            let helped = few || report.blocks.iter().any(|block| !block.undone);
-            let nothing = !(options.keep_last || options.block_epochs > 0 && helped);
+            // What blocks gained is kept where nothing more came of it.
+            let nothing = !options.keep_last && !blocks_helped;
             if let Some((start, last)) = position.worse().filter(|_| nothing) {
                 return Err(ends_worse(&format!(
                     "loss {start:.4} at the start, {last:.4} at the end"
@@ -312,21 +314,6 @@ impl<'a> Run<'a> {
             Ended::Finished | Ended::Early => Ok((network.layers, ended, position)),
         }
     }
-}
-
-/// Refuses blocks that were trained to no end: all of them, or the model that they make, are no better
-/// for it.
-fn check_blocks(blocks: &[BlockReport], [before, after]: &[Losses; 2]) -> Result<()> {
-    if !blocks.is_empty() && blocks.iter().all(|block| block.undone) {
-        return Err(ends_worse("every block was nearer to the original's before it was trained"));
-    }
-    // A loss that is not a number is worse than any.
-    let worse = after.total.partial_cmp(&before.total).is_none_or(Order::is_gt);
-    if after.tokens > 0 && worse {
-        let (before, after) = (before.total, after.total);
-        return Err(ends_worse(&format!("loss {before:.4} at the start, {after:.4} at the end")));
-    }
-    Ok(())
 }
 
 /// Training made the model worse, as `figures` say.

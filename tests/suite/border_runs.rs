@@ -82,7 +82,7 @@ fn zeros_stay_zeros_and_an_error_in_them_is_no_exactness() {
         workspace.run("verify", "out", &["--against", "model"]).ok();
     }
     compress(&workspace, "start", "on-device", &text).ok();
-    for scales in ["ema", "lsq", "learnt", "fixed", "report"] {
+    for scales in ["ema", "learnt", "report"] {
         let setting = format!("scales={scales}");
         let mut args = vec!["--text", &text, "-o", "trained", "--start", "start", "--overwrite"];
         args.extend(["--ctx", "64", "--steps", "4", "--train", &setting]);
@@ -115,7 +115,7 @@ fn zeros_stay_zeros_and_an_error_in_them_is_no_exactness() {
 fn quiet_layers_get_no_loud_weights() {
     let quiet = ["model.layers.2.mlp.gate_proj.weight", "model.layers.2.mlp.up_proj.weight"];
     let down = "model.layers.2.mlp.down_proj.weight";
-    for factor in [1e-3, 1e-4, 1e-8, 1e-12] {
+    for factor in [1e-3, 1e-8] {
         let workspace = edited(|name, values| {
             if quiet.contains(&name) {
                 values.iter_mut().for_each(|w| *w *= factor);

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Run, Workspace, fixture, tiny_llama};
+#[cfg(feature = "model")]
+use crate::support::fixture;
+use crate::support::{Run, Workspace, tiny_llama};
 use compress_model::Error;
 use compress_model::checkpoint::Checkpoint;
 use compress_model::pipeline::{Plan, Progress, compress_resumable};

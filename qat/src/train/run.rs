@@ -115,6 +115,9 @@ pub struct Position {
     pub last: Option<f64>,
 }
 
+/// Losses that are nearer to each other are those of a run that hardly moved.
+const WORSE: f64 = 1.01;
+
 impl Position {
     /// Before the first step.
     #[must_use]
@@ -133,13 +136,14 @@ impl Position {
     }
 
     /// The losses at the start and at the end of a run that came to nothing: the end is worse than the
-    /// start, and nothing in between was better.
+    /// start by more than a hundredth, and nothing in between was better.
     #[must_use]
     pub fn worse(&self) -> Option<(f64, f64)> {
         let (start, last) = self.start.zip(self.last)?;
         let improved = self.best.is_some_and(|best| best < start);
         // A loss that is not a number is worse than any.
-        (!improved && last.partial_cmp(&start).is_none_or(Ordering::is_gt)).then_some((start, last))
+        let worse = last.partial_cmp(&(WORSE * start)).is_none_or(Ordering::is_gt);
+        (!improved && worse).then_some((start, last))
     }
 }
 

@@ -243,6 +243,7 @@ fn an_end_worse_than_the_start_is_told() {
     let worse = |losses| evaluated(losses, &settings(50)).1.worse();
     assert_eq!(worse([3.0, 4.0, 5.0, 4.0, 3.5, 3.1]), Some((3.0, 3.1)));
     assert_eq!(worse([3.0; 6]), None, "nothing moved");
+    assert_eq!(worse([3.0, 3.1, 3.2, 3.1, 3.1, 3.02]), None, "hardly anything moved");
     assert_eq!(worse([3.0, 4.0, 2.9, 4.0, 9.0, 9.0]), None, "the best is better");
     let (start, last) = worse([3.0, 4.0, 5.0, 4.0, 3.5, f64::NAN]).unwrap();
     assert!(start == 3.0 && last.is_nan());
